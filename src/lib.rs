@@ -1,0 +1,4 @@
+//! Branchline manages many Kubernetes clusters from one git repository.
+#![forbid(unsafe_code)]
+
+pub mod core;
