@@ -3,5 +3,12 @@
 pub mod api;
 pub mod diagnostic;
 pub mod ids;
+pub mod index;
 pub mod object;
+pub mod pipeline;
+pub mod render;
+pub mod schedule;
+pub mod selector;
+pub mod state;
 pub mod tree;
+pub mod yaml;

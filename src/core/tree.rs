@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ignore::gitignore::Gitignore;
+
 use super::ids::ObjectId;
 
 /// What a tree entry is, from git's mode bits.
@@ -112,12 +114,23 @@ pub struct FileEntry {
 }
 
 /// Every file below a directory, by its path relative to it, `/`-separated. Paths that are not UTF-8 are kept apart with a lossy spelling.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FileTree {
     /// Files by path.
     pub files: BTreeMap<String, FileEntry>,
     /// Lossy spellings of paths that are not UTF-8; nothing below them is read.
     pub unreadable: Vec<String>,
+    /// Paths that are not read, from the tree's ignore file.
+    pub ignored: Option<Gitignore>,
+}
+
+impl FileTree {
+    /// Whether the tree's ignore file excludes a path or one of its parents.
+    pub fn is_ignored(&self, path: &str) -> bool {
+        self.ignored
+            .as_ref()
+            .is_some_and(|rules| rules.matched_path_or_any_parents(path, false).is_ignore())
+    }
 }
 
 #[cfg(test)]

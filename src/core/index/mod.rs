@@ -1,0 +1,279 @@
+//! Source tree → [`Snapshot`] and diagnostics: what the repository says, with references linked. Places and renders nothing.
+//!
+//! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
+
+mod kinds;
+mod parse;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectId, ObjectKey};
+use crate::core::object::Object;
+use crate::core::tree::{EntryMode, FileEntry, FileTree};
+use crate::core::yaml::{self, Limits};
+
+pub use kinds::{
+    BrokenOverride, ClusterDefinition, Entry, Override, OverrideKind, PatchKind, Policy, Subscription, is_dns_name, quoted,
+};
+pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
+
+/// The file that excludes paths, gitignore syntax, at the configured path's root.
+pub const IGNORE_FILE: &str = ".branchlineignore";
+/// The directory that configures the hub itself and is never a feed.
+pub const HUB_DIRECTORY: &str = "hub/";
+
+/// Where an object is defined.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Digest of its canonical JSON.
+    pub digest: ObjectId,
+    /// File below the configured path.
+    pub file: Arc<str>,
+    /// Line of its document.
+    pub line: u64,
+    text: Option<Arc<[u8]>>,
+}
+
+impl Definition {
+    /// Places a diagnostic at a field of this object.
+    pub fn locate(&self, diagnostic: Diagnostic, pointer: &str) -> Diagnostic {
+        let line = self
+            .text
+            .as_ref()
+            .map_or(self.line, |text| yaml::locate(text, self.line, pointer));
+        diagnostic.at(&self.file, line).object(&*self.object)
+    }
+}
+
+/// A kind of ours that is defined, and whether it can be carried out.
+#[derive(Debug, Clone)]
+pub enum Reading<T> {
+    /// It can.
+    Valid(Arc<T>),
+    /// It is defined but cannot be carried out; diagnostics say why. What depends on it is held.
+    Unreadable,
+}
+
+impl<T> Reading<T> {
+    /// The value, if it can be carried out.
+    pub fn valid(&self) -> Option<&Arc<T>> {
+        match self {
+            Reading::Valid(value) => Some(value),
+            Reading::Unreadable => None,
+        }
+    }
+}
+
+/// What the source repository says.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Every object that a Subscription may name.
+    pub feeds: BTreeMap<ObjectKey, Definition>,
+    /// Identities that are defined more than once: none of the definitions counts.
+    pub duplicates: BTreeSet<ObjectKey>,
+    /// Subscriptions by (namespace, name).
+    pub subscriptions: BTreeMap<(String, String), Reading<Subscription>>,
+    /// Globalizations and Localizations by (kind, namespace, name); namespace is empty for the former.
+    pub overrides: BTreeMap<(OverrideKind, String, String), Reading<Override>>,
+    /// Overrides that cannot be carried out but whose feed is known.
+    pub broken_overrides: Vec<BrokenOverride>,
+    /// ManagedClusters below `hub/`, by name.
+    pub clusters: BTreeMap<String, Reading<ClusterDefinition>>,
+    /// Whether some file or document could not be parsed, so that absence says nothing.
+    pub incomplete: bool,
+}
+
+/// Builds the snapshot of a tree whose contents are all in the cache (see [`ParseCache::missing`]).
+pub fn build(files: &FileTree, cache: &ParseCache, limits: &Limits) -> (Snapshot, Vec<Diagnostic>) {
+    let mut builder = Builder::default();
+    builder.note_entries(files);
+    for (path, entry, format) in source_files(files) {
+        if entry.size > limits.file_bytes {
+            builder.add_problem(path, &yaml::too_large(entry.size, limits));
+        } else if let Some(parsed) = cache.get(entry.id, format) {
+            builder.add_file(path, parsed);
+        }
+    }
+    builder.finish()
+}
+
+/// The files that are read, with how.
+fn source_files(files: &FileTree) -> impl Iterator<Item = (&str, &FileEntry, Format)> {
+    files
+        .files
+        .iter()
+        .filter(|(_, entry)| entry.mode == EntryMode::File)
+        .filter_map(|(path, entry)| {
+            let format = Format::of_path(path)?;
+            (!files.is_ignored(path)).then_some((path.as_str(), entry, format))
+        })
+}
+
+/// Reads a `.branchlineignore`; lines that are no patterns are left out.
+pub fn parse_ignore_file(text: &str) -> Gitignore {
+    let mut builder = GitignoreBuilder::new("");
+    for line in text.lines() {
+        // A line that is no glob excludes nothing, as in git.
+        let _ = builder.add_line(None, line);
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+#[derive(Default)]
+struct Builder {
+    definitions: BTreeMap<ObjectKey, Vec<Definition>>,
+    hub: Vec<Definition>,
+    diagnostics: Vec<Diagnostic>,
+    incomplete: bool,
+}
+
+impl Builder {
+    fn note_entries(&mut self, files: &FileTree) {
+        for (path, entry) in &files.files {
+            let (what, code) = match entry.mode {
+                EntryMode::Symlink => ("a symbolic link is not followed", "symlink"),
+                EntryMode::Submodule => ("a submodule is not read", "submodule"),
+                EntryMode::File | EntryMode::Directory => continue,
+            };
+            if !files.is_ignored(path) && (entry.mode == EntryMode::Submodule || Format::of_path(path).is_some()) {
+                let hint = format!("commit the files themselves, or list the path in {IGNORE_FILE}");
+                self.diagnostics.push(Diagnostic::warning(code, what).at(path, 0).hint(hint));
+            }
+        }
+        for path in &files.unreadable {
+            let hint = "rename the file; what it defined keeps its last result";
+            self.diagnostics.push(
+                Diagnostic::error("path-not-utf8", "the path is not UTF-8 and is not read")
+                    .at(path, 0)
+                    .hint(hint),
+            );
+            self.incomplete = true;
+        }
+    }
+
+    fn add_problem(&mut self, path: &str, problem: &yaml::Problem) {
+        self.incomplete = true;
+        self.diagnostics.push(
+            Diagnostic::error(problem.code, &*problem.message)
+                .at(path, problem.line)
+                .hint(problem.hint),
+        );
+    }
+
+    fn add_file(&mut self, path: &str, parsed: &ParsedFile) {
+        parsed.problems.iter().for_each(|problem| self.add_problem(path, problem));
+        let file: Arc<str> = path.into();
+        for object in &parsed.objects {
+            let definition = Definition {
+                object: object.object.clone(),
+                digest: object.digest,
+                file: file.clone(),
+                line: object.line,
+                text: parsed.text.clone(),
+            };
+            if path.starts_with(HUB_DIRECTORY) {
+                self.hub.push(definition);
+            } else {
+                self.definitions.entry(identity(&object.object)).or_default().push(definition);
+            }
+        }
+    }
+
+    fn finish(mut self) -> (Snapshot, Vec<Diagnostic>) {
+        let mut snapshot = Snapshot {
+            incomplete: self.incomplete,
+            ..Snapshot::default()
+        };
+        for (key, mut definitions) in std::mem::take(&mut self.definitions) {
+            if definitions.len() > 1 {
+                self.report_duplicates(&definitions);
+                snapshot.duplicates.insert(key.clone());
+                self.add_duplicate(&mut snapshot, &key);
+            } else if let Some(definition) = definitions.pop() {
+                self.add_definition(&mut snapshot, key, definition);
+            }
+        }
+        for definition in std::mem::take(&mut self.hub) {
+            kinds::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+        }
+        (snapshot, self.diagnostics)
+    }
+
+    fn report_duplicates(&mut self, definitions: &[Definition]) {
+        for (index, definition) in definitions.iter().enumerate() {
+            let other = &definitions[usize::from(index == 0)];
+            let message = format!(
+                "defined more than once; the other definition is at {}:{}",
+                other.file, other.line
+            );
+            let diagnostic = Diagnostic::error("duplicate-object", message).hint("keep one; until then its last result stays");
+            self.diagnostics.push(definition.locate(diagnostic, ""));
+        }
+    }
+
+    fn add_duplicate(&self, snapshot: &mut Snapshot, key: &ObjectKey) {
+        let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
+        match (key.group.as_str(), key.kind.as_str()) {
+            (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
+            (APPS_GROUP, kind) => {
+                if let Some(kind) = OverrideKind::of(kind) {
+                    snapshot.overrides.insert((kind, place.0, place.1), Reading::Unreadable);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_definition(&mut self, snapshot: &mut Snapshot, key: ObjectKey, definition: Definition) {
+        match (key.group.as_str(), key.kind.as_str()) {
+            (APPS_GROUP, "Subscription") => kinds::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
+            (APPS_GROUP, kind @ ("Localization" | "Globalization")) => {
+                let kind = if kind == "Localization" {
+                    OverrideKind::Localization
+                } else {
+                    OverrideKind::Globalization
+                };
+                kinds::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
+            }
+            (APPS_GROUP, "HelmChart") | (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
+            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),
+            _ => drop(snapshot.feeds.insert(key, definition)),
+        }
+    }
+}
+
+fn misplaced(definition: &Definition) -> Diagnostic {
+    let diagnostic = match definition.object.kind() {
+        "ManagedCluster" => {
+            Diagnostic::error("misplaced-object", "a ManagedCluster is read only below hub/").hint("move the file to hub/")
+        }
+        kind => Diagnostic::error(
+            "misplaced-object",
+            format!("{kind} is written by the hub and is not read from the source"),
+        )
+        .hint("take it out of the source repository"),
+    };
+    definition.locate(diagnostic, "/kind")
+}
+
+/// The identity under which an object is looked up. Kinds of ours that live in a namespace are in `default` where none is given,
+/// as kubectl would place them.
+fn identity(object: &Object) -> ObjectKey {
+    let mut key = object.key();
+    if key.group == APPS_GROUP && key.kind == "Globalization" {
+        key.namespace = None;
+    } else if key.group == APPS_GROUP {
+        key.namespace.get_or_insert_with(|| "default".to_owned());
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests;

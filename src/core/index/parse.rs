@@ -1,0 +1,196 @@
+//! Source files to objects, memoised by content id: a file that did not change is never parsed again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
+use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::object::Object;
+use crate::core::tree::FileTree;
+use crate::core::yaml::{self, Document, Limits, Problem};
+
+/// What one file holds.
+#[derive(Debug, Default)]
+pub struct ParsedFile {
+    /// Objects in the order in which they stand.
+    pub objects: Vec<ParsedObject>,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+    /// The text itself, kept only where a diagnostic may have to point into an object's fields.
+    pub text: Option<Arc<[u8]>>,
+}
+
+/// One object and where it stands.
+#[derive(Debug, Clone)]
+pub struct ParsedObject {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Digest of its canonical JSON.
+    pub digest: ObjectId,
+    /// Line of its document.
+    pub line: u64,
+}
+
+/// How a file's text is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Format {
+    /// `.yaml`, `.yml`
+    Yaml,
+    /// `.json`
+    Json,
+}
+
+impl Format {
+    /// By the path's ending; `None` for files that are not read.
+    pub fn of_path(path: &str) -> Option<Self> {
+        match path.rsplit_once('.')?.1 {
+            "yaml" | "yml" => Some(Format::Yaml),
+            "json" => Some(Format::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Parsed files by content id.
+#[derive(Debug, Default)]
+pub struct ParseCache {
+    files: HashMap<(ObjectId, Format), Arc<ParsedFile>>,
+    parsed: u64,
+}
+
+impl ParseCache {
+    /// The contents that have to be loaded before [`super::build`] can see the whole tree.
+    pub fn missing(&self, files: &FileTree, limits: &Limits) -> Vec<(ObjectId, Format)> {
+        let mut missing: Vec<_> = super::source_files(files)
+            .filter(|(_, entry, _)| entry.size <= limits.file_bytes)
+            .map(|(_, entry, format)| (entry.id, format))
+            .filter(|key| !self.files.contains_key(key))
+            .collect();
+        missing.sort_unstable_by_key(|(id, _)| *id);
+        missing.dedup();
+        missing
+    }
+
+    /// Parses a content that was missing.
+    pub fn insert(&mut self, id: ObjectId, format: Format, bytes: &[u8], limits: &Limits) {
+        self.parsed += 1;
+        self.files.insert((id, format), Arc::new(parse_file(bytes, format, limits)));
+    }
+
+    /// The parsed file, if it was inserted.
+    pub fn get(&self, id: ObjectId, format: Format) -> Option<&Arc<ParsedFile>> {
+        self.files.get(&(id, format))
+    }
+
+    /// Forgets what the tree no longer names.
+    pub fn retain(&mut self, files: &FileTree) {
+        let live: std::collections::HashSet<ObjectId> = files.files.values().map(|entry| entry.id).collect();
+        self.files.retain(|(id, _), _| live.contains(id));
+    }
+
+    /// How many files were parsed since the start.
+    pub fn parsed_count(&self) -> u64 {
+        self.parsed
+    }
+}
+
+fn parse_file(bytes: &[u8], format: Format, limits: &Limits) -> ParsedFile {
+    let documents = match format {
+        Format::Yaml => yaml::parse_yaml(bytes, limits),
+        Format::Json => yaml::parse_json(bytes, limits),
+    };
+    let mut file = ParsedFile::default();
+    match documents {
+        Err(problem) => file.problems.push(problem),
+        Ok(documents) => documents.into_iter().for_each(|document| add_document(&mut file, document)),
+    }
+    let ours = |parsed: &ParsedObject| [APPS_GROUP, CLUSTERS_GROUP, BRANCHLINE_GROUP].contains(&parsed.object.group());
+    if file.objects.iter().any(ours) {
+        file.text = Some(bytes.into());
+    }
+    file
+}
+
+fn add_document(file: &mut ParsedFile, document: Document) {
+    match document.value {
+        Err(problem) => file.problems.push(problem),
+        Ok(value) => add_value(file, value, document.line),
+    }
+}
+
+fn add_value(file: &mut ParsedFile, mut value: Value, line: u64) {
+    if let Some(items) = list_items(&mut value) {
+        items.into_iter().for_each(|item| add_value(file, item, line));
+        return;
+    }
+    if let Some(template) = manifest_template(&mut value) {
+        return add_value(file, template, line);
+    }
+    match Object::from_value(value) {
+        Ok(object) => {
+            let digest = ObjectId::hash(ObjectKind::Blob, object.as_value().to_string().as_bytes());
+            file.objects.push(ParsedObject {
+                object: Arc::new(object),
+                digest,
+                line,
+            });
+        }
+        Err(error) => file.problems.push(Problem {
+            line,
+            code: "invalid-object",
+            message: format!("not a Kubernetes object: {error}"),
+            hint: "every document needs apiVersion, kind and metadata.name; list other files in .branchlineignore",
+        }),
+    }
+}
+
+/// `kind: List`, and typed lists such as `ConfigMapList`, stand for their items.
+fn list_items(value: &mut Value) -> Option<Vec<Value>> {
+    let kind = value.get("kind")?.as_str()?;
+    if !kind.ends_with("List") || value.pointer("/metadata/name").is_some() {
+        return None;
+    }
+    match value.get_mut("items")?.take() {
+        Value::Array(items) => Some(items),
+        other => Some(vec![other]),
+    }
+}
+
+/// Clusternet's stored template counts as the object in it.
+fn manifest_template(value: &mut Value) -> Option<Value> {
+    let is_manifest = value.get("kind")?.as_str()? == "Manifest" && value.get("apiVersion")?.as_str()?.starts_with(APPS_GROUP);
+    is_manifest.then(|| value.get_mut("template").map(Value::take))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let file = parse_file(text.as_bytes(), Format::Yaml, &Limits::default());
+        assert!(file.problems.is_empty(), "{:?}", file.problems);
+        file.objects.iter().map(|parsed| parsed.object.to_string()).collect()
+    }
+
+    #[test]
+    fn flattens_lists_and_manifests() {
+        let list = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
+                    - {apiVersion: v1, kind: Secret, metadata: {name: b, namespace: n}}\n";
+        assert_eq!(names(list), ["ConfigMap a", "Secret n/b"]);
+        let manifest = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Manifest\nmetadata: {name: x}\n\
+                        template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
+        assert_eq!(names(manifest), ["Namespace shop"]);
+    }
+
+    #[test]
+    fn names_what_an_object_lacks() {
+        let file = parse_file(
+            b"apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: a-}\n",
+            Format::Yaml,
+            &Limits::default(),
+        );
+        assert_eq!(file.problems[0].message, "not a Kubernetes object: metadata.name is missing");
+    }
+}

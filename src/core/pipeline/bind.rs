@@ -1,0 +1,389 @@
+//! Placements → Descriptions: renders each feed for each bound cluster, keeps what is held, and gives every object one owner per cluster.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::overrides::OverrideIndex;
+use super::{Findings, Inputs, Pending, Placed, feed_pointer};
+use crate::core::api::subscription::Feed;
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::index::{Definition, Policy, Snapshot, Subscription};
+use crate::core::render::{self, AppliedOverride, RenderCache};
+use crate::core::schedule::Cluster;
+use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
+
+type PerCluster<T> = BTreeMap<String, BTreeMap<String, Arc<T>>>;
+
+/// What binding gives.
+#[derive(Default)]
+pub(super) struct Bound {
+    pub(super) clusters: PerCluster<DescriptionState>,
+    pub(super) provenance: PerCluster<ProvenanceState>,
+    pub(super) pending: BTreeSet<Pending>,
+}
+
+/// A feed on its way into a Description.
+struct Candidate {
+    state: FeedState,
+    leaf: Leaf,
+    applied: Vec<AppliedOverride>,
+}
+
+/// One Subscription's feeds for one cluster.
+struct Draft<'a> {
+    placed: &'a Placed,
+    candidates: Vec<Candidate>,
+}
+
+/// A Subscription's feeds looked up once for all clusters; `None` is a feed that is held. A Subscription that is held whole has none.
+struct Resolved<'a> {
+    placed: &'a Placed,
+    feeds: Vec<(Feed, Option<&'a Definition>)>,
+}
+
+struct Binder<'a> {
+    inputs: &'a Inputs<'a>,
+    overrides: &'a OverrideIndex<'a>,
+    cache: &'a mut RenderCache,
+    findings: &'a mut Findings,
+    descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
+    provenances: HashMap<ObjectId, Arc<ProvenanceState>>,
+    conflicts: BTreeMap<(usize, String, String), Vec<String>>,
+    bound: Bound,
+}
+
+/// Renders every bound cluster.
+pub(super) fn bind_all(
+    inputs: &Inputs<'_>,
+    placements: &[Placed],
+    overrides: &OverrideIndex<'_>,
+    cache: &mut RenderCache,
+    findings: &mut Findings,
+) -> Bound {
+    let resolved: Vec<Resolved<'_>> = placements
+        .iter()
+        .map(|placed| resolve(inputs.snapshot, placed, findings))
+        .collect();
+    let mut per_cluster: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, placed) in placements.iter().enumerate() {
+        placed
+            .placement
+            .clusters
+            .iter()
+            .for_each(|cluster| per_cluster.entry(cluster).or_default().push(index));
+    }
+    let mut binder = Binder {
+        inputs,
+        overrides,
+        cache,
+        findings,
+        descriptions: HashMap::new(),
+        provenances: HashMap::new(),
+        conflicts: BTreeMap::new(),
+        bound: Bound::default(),
+    };
+    for (namespace, subscriptions) in per_cluster {
+        if let Some(cluster) = inputs.fleet.fleet.clusters.get(namespace) {
+            binder.bind_cluster(cluster, &subscriptions, &resolved);
+        }
+    }
+    binder.report_conflicts(placements);
+    binder.bound
+}
+
+fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: &mut Findings) -> Resolved<'a> {
+    let Some(subscription) = &placed.subscription else {
+        return Resolved {
+            placed,
+            feeds: Vec::new(),
+        };
+    };
+    let feeds = subscription.feeds.iter().map(|feed| {
+        let found = snapshot
+            .feeds
+            .get(&feed.key())
+            .filter(|definition| definition.object.api_version() == feed.api_version);
+        if found.is_none() {
+            findings.add(missing_feed(snapshot, subscription, feed));
+        }
+        (feed.clone(), found)
+    });
+    Resolved {
+        placed,
+        feeds: feeds.collect(),
+    }
+}
+
+fn missing_feed(snapshot: &Snapshot, subscription: &Subscription, feed: &Feed) -> Diagnostic {
+    let key = feed.key();
+    let (message, hint) = if snapshot.duplicates.contains(&key) {
+        (
+            format!("{feed} is defined more than once, so none of the definitions counts"),
+            "keep one of them".to_owned(),
+        )
+    } else if let Some(other) = snapshot.feeds.get(&key) {
+        let stated = other.object.api_version();
+        (
+            format!("{feed} is defined with apiVersion {stated}, not {}", feed.api_version),
+            format!("write apiVersion: {stated} in the feed"),
+        )
+    } else {
+        let same = |other: &&crate::core::ids::ObjectKey| other.kind == key.kind && other.name == key.name;
+        let hint = match snapshot.feeds.keys().find(same) {
+            Some(near) => format!("there is {near}; check the feed's namespace and group"),
+            None => "add the object, or take it out of feeds".to_owned(),
+        };
+        (
+            format!("no file defines the feed {feed}; clusters that have it keep it"),
+            hint,
+        )
+    };
+    let pointer = feed_pointer(subscription, feed);
+    subscription.definition.locate(
+        Diagnostic::error("missing-feed", message).field(&*pointer).hint(hint),
+        &pointer,
+    )
+}
+
+impl Binder<'_> {
+    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'_>]) {
+        let mut drafts: Vec<(usize, Draft<'_>)> = Vec::with_capacity(subscriptions.len());
+        for index in subscriptions {
+            drafts.push((*index, self.draft(cluster, &resolved[*index])));
+        }
+        self.settle_owners(cluster, &mut drafts);
+        for (_, draft) in drafts {
+            self.finish(cluster, draft);
+        }
+    }
+
+    /// The Description stays as it is.
+    fn keep_whole(&mut self, cluster: &Cluster, directory: &str) {
+        let previous = self.inputs.previous;
+        if let Some(description) = previous.description(&cluster.namespace, directory) {
+            insert(&mut self.bound.clusters, cluster, directory, description.clone());
+        }
+        if let Some(provenance) = previous.provenance_of(&cluster.namespace, directory) {
+            insert(&mut self.bound.provenance, cluster, directory, provenance.clone());
+        }
+    }
+
+    fn draft<'p>(&mut self, cluster: &Cluster, resolved: &Resolved<'p>) -> Draft<'p> {
+        let directory = &resolved.placed.directory;
+        let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
+        let provenance = self.inputs.previous.provenance_of(&cluster.namespace, directory).cloned();
+        let mut candidates = Vec::with_capacity(resolved.feeds.len());
+        if resolved.placed.subscription.is_none() {
+            let feeds = previous.iter().flat_map(|previous| &previous.feeds).map(|state| &state.feed);
+            let before = |feed| provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
+            candidates.extend(feeds.filter_map(|feed| held(feed, previous.as_deref(), before(feed))));
+        }
+        for (feed, source) in &resolved.feeds {
+            let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
+            let rendered = source.and_then(|source| self.render(cluster, feed, source, before));
+            candidates.extend(rendered.or_else(|| held(feed, previous.as_deref(), before)));
+        }
+        Draft {
+            placed: resolved.placed,
+            candidates,
+        }
+    }
+
+    fn render(&mut self, cluster: &Cluster, feed: &Feed, source: &Definition, before: &[AppliedOverride]) -> Option<Candidate> {
+        let key = feed.key();
+        if self.overrides.holds(&key, cluster, before) {
+            return None;
+        }
+        let applying = self.overrides.applying(&key, cluster);
+        let rendered = self.cache.render(source, &applying, self.inputs.settings);
+        self.findings.extend(rendered.diagnostics.iter().cloned());
+        let manifest = rendered.manifest.as_ref()?;
+        let now = applying
+            .iter()
+            .filter(|applied| applied.policy == Policy::ApplyNow)
+            .map(|applied| applied.digest);
+        let state = FeedState {
+            feed: feed.clone(),
+            digest: render::input_digest(feed, source.digest, now),
+            manifest: manifest.file.clone(),
+        };
+        let leaf = Leaf {
+            id: manifest.id,
+            bytes: Some(manifest.bytes.clone()),
+        };
+        Some(Candidate {
+            state,
+            leaf,
+            applied: rendered.provenance.clone(),
+        })
+    }
+
+    /// One object, two Subscriptions, one cluster: the owner in the previous state keeps it, else the first by namespace and name.
+    fn settle_owners(&mut self, cluster: &Cluster, drafts: &mut [(usize, Draft<'_>)]) {
+        let mut claims: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (position, (_, draft)) in drafts.iter().enumerate() {
+            draft
+                .candidates
+                .iter()
+                .for_each(|candidate| claims.entry(&candidate.state.manifest).or_default().push(position));
+        }
+        let contested: Vec<(String, Vec<usize>)> = claims
+            .into_iter()
+            .filter(|(_, by)| by.len() > 1)
+            .map(|(file, by)| (file.to_owned(), by))
+            .collect();
+        for (file, claimants) in contested {
+            let owned = |position: &&usize| owns(self.inputs.previous, cluster, &drafts[**position].1.placed.directory, &file);
+            let winner = claimants
+                .iter()
+                .find(owned)
+                .or(claimants.first())
+                .copied()
+                .unwrap_or_default();
+            let winner_name = subscription_name(drafts[winner].1.placed);
+            for loser in claimants.into_iter().filter(|position| *position != winner) {
+                let (index, draft) = &mut drafts[loser];
+                draft.candidates.retain(|candidate| candidate.state.manifest != file);
+                self.conflicts
+                    .entry((*index, file.clone(), winner_name.clone()))
+                    .or_default()
+                    .push(cluster.binding());
+            }
+        }
+    }
+
+    fn finish(&mut self, cluster: &Cluster, draft: Draft<'_>) {
+        let directory = &draft.placed.directory;
+        let digest = description_digest(&draft.candidates);
+        let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
+        if let Some(previous) = previous.filter(|previous| previous.digest == digest) {
+            self.note_pending(cluster, &draft, &previous);
+            return self.keep_whole(cluster, directory);
+        }
+        let key = content_key(&draft.candidates);
+        let description = self
+            .descriptions
+            .entry(key)
+            .or_insert_with(|| Arc::new(build_description(digest, &draft.candidates)));
+        insert(&mut self.bound.clusters, cluster, directory, description.clone());
+        let provenance = self
+            .provenances
+            .entry(key)
+            .or_insert_with(|| Arc::new(build_provenance(&draft.candidates)));
+        if !provenance.feeds.is_empty() {
+            insert(&mut self.bound.provenance, cluster, directory, provenance.clone());
+        }
+    }
+
+    /// Equal inputs, other bytes: an ApplyLater override waits for the next change.
+    fn note_pending(&mut self, cluster: &Cluster, draft: &Draft<'_>, previous: &DescriptionState) {
+        for candidate in &draft.candidates {
+            let kept = previous
+                .feeds
+                .iter()
+                .find(|known| known.feed.key() == candidate.state.feed.key());
+            let kept = kept.and_then(|known| previous.manifests.get(&known.manifest));
+            if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
+                self.bound.pending.insert(Pending {
+                    cluster: cluster.namespace.clone(),
+                    subscription: subscription_name(draft.placed),
+                    feed: candidate.state.feed.to_string(),
+                });
+            }
+        }
+    }
+
+    fn report_conflicts(&mut self, placements: &[Placed]) {
+        for ((index, file, winner), clusters) in std::mem::take(&mut self.conflicts) {
+            let Some(subscription) = &placements[index].subscription else {
+                continue;
+            };
+            let object = file.trim_end_matches(".yaml");
+            let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            let more = clusters.len().saturating_sub(3);
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            let message = format!("{object} is delivered by Subscription {winner} already; left out here in {shown}{more}");
+            let hint = "let one Subscription deliver the object to each cluster";
+            let diagnostic = Diagnostic::error("object-conflict", message).field("/spec/feeds").hint(hint);
+            self.findings.add(subscription.definition.locate(diagnostic, "/spec/feeds"));
+        }
+    }
+}
+
+fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value: Arc<T>) {
+    map.entry(cluster.namespace.clone())
+        .or_default()
+        .insert(directory.to_owned(), value);
+}
+
+fn subscription_name(placed: &Placed) -> String {
+    format!("{}/{}", placed.key.0, placed.key.1)
+}
+
+fn owns(previous: &State, cluster: &Cluster, directory: &str, file: &str) -> bool {
+    previous
+        .description(&cluster.namespace, directory)
+        .is_some_and(|description| description.manifests.contains_key(file))
+}
+
+/// The feed as the previous state has it; nothing where it was never delivered.
+fn held(feed: &Feed, previous: Option<&DescriptionState>, before: &[AppliedOverride]) -> Option<Candidate> {
+    let previous = previous?;
+    let state = previous.feeds.iter().find(|known| known.feed.key() == feed.key())?;
+    let leaf = previous.manifests.get(&state.manifest)?.clone();
+    Some(Candidate {
+        state: state.clone(),
+        leaf,
+        applied: before.to_vec(),
+    })
+}
+
+fn description_digest(candidates: &[Candidate]) -> ObjectId {
+    let mut text = String::from("v1");
+    candidates
+        .iter()
+        .for_each(|candidate| text.push_str(&format!(" {}", candidate.state.digest)));
+    ObjectId::hash(ObjectKind::Blob, text.as_bytes())
+}
+
+/// Names everything that a Description and its provenance are made from, so that clusters with equal content share both.
+fn content_key(candidates: &[Candidate]) -> ObjectId {
+    let mut text = String::new();
+    for candidate in candidates {
+        text.push_str(&format!(
+            "{} {} {}\n",
+            candidate.state.digest, candidate.state.manifest, candidate.leaf.id
+        ));
+        for applied in &candidate.applied {
+            text.push_str(&format!("{} {} {}\n", applied.kind, applied.namespace, applied.name));
+            applied
+                .entries
+                .iter()
+                .for_each(|(index, name, fields)| text.push_str(&format!("{index} {name:?} {fields:?}\n")));
+        }
+    }
+    ObjectId::hash(ObjectKind::Blob, text.as_bytes())
+}
+
+fn build_description(digest: ObjectId, candidates: &[Candidate]) -> DescriptionState {
+    let feeds = candidates.iter().map(|candidate| candidate.state.clone()).collect();
+    let manifests = candidates
+        .iter()
+        .map(|candidate| (candidate.state.manifest.clone(), candidate.leaf.clone()))
+        .collect();
+    describe(digest, feeds, manifests)
+}
+
+fn build_provenance(candidates: &[Candidate]) -> ProvenanceState {
+    let overridden = candidates.iter().filter(|candidate| !candidate.applied.is_empty());
+    ProvenanceState {
+        feeds: overridden
+            .map(|candidate| (candidate.state.feed.clone(), candidate.applied.clone()))
+            .collect(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Which overrides apply to a feed in a cluster, in Clusternet's order: Globalizations by ascending priority, then Localizations; ties by
+//! namespace and name, so that the same commit always gives the same bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::Findings;
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::ObjectKey;
+use crate::core::index::{BrokenOverride, Override, OverrideKind, Reading, Snapshot};
+use crate::core::render::AppliedOverride;
+use crate::core::schedule::{Cluster, Fleet};
+
+/// Overrides by feed.
+#[derive(Default)]
+pub(super) struct OverrideIndex<'a> {
+    global: HashMap<&'a ObjectKey, Vec<Arc<Override>>>,
+    local: HashMap<(&'a ObjectKey, &'a str), Vec<Arc<Override>>>,
+    broken: HashMap<&'a ObjectKey, Vec<&'a BrokenOverride>>,
+    snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> OverrideIndex<'a> {
+    /// Indexes the snapshot's overrides and reports Localizations that are for no cluster.
+    pub(super) fn build(snapshot: &'a Snapshot, fleet: &Fleet, findings: &mut Findings) -> Self {
+        let mut index = OverrideIndex {
+            snapshot: Some(snapshot),
+            ..OverrideIndex::default()
+        };
+        let mut valid: Vec<&'a Arc<Override>> = snapshot.overrides.values().filter_map(Reading::valid).collect();
+        valid.sort_by_key(|applied| (applied.priority, applied.namespace.clone(), applied.name.clone()));
+        for applied in valid {
+            match applied.kind {
+                OverrideKind::Globalization => index.global.entry(&applied.feed).or_default().push(applied.clone()),
+                OverrideKind::Localization => {
+                    let key = (&applied.feed, applied.namespace.as_str());
+                    index.local.entry(key).or_default().push(applied.clone());
+                    if !fleet.clusters.contains_key(&applied.namespace) {
+                        findings.add(for_no_cluster(applied, fleet));
+                    }
+                }
+            }
+        }
+        for broken in &snapshot.broken_overrides {
+            index.broken.entry(&broken.feed).or_default().push(broken);
+        }
+        index
+    }
+
+    /// The overrides of a feed in a cluster, in the order in which they apply.
+    pub(super) fn applying(&self, feed: &ObjectKey, cluster: &Cluster) -> Vec<Arc<Override>> {
+        let matches = |applied: &&Arc<Override>| {
+            applied
+                .selector
+                .as_ref()
+                .is_none_or(|selector| selector.matches(&cluster.labels))
+        };
+        let global = self.global.get(feed).into_iter().flatten().filter(matches);
+        let local = self.local.get(&(feed, cluster.namespace.as_str())).into_iter().flatten();
+        global.chain(local).cloned().collect()
+    }
+
+    /// Whether an override that cannot be carried out, or that cannot be seen at the moment, keeps the feed at its last result.
+    pub(super) fn holds(&self, feed: &ObjectKey, cluster: &Cluster, before: &[AppliedOverride]) -> bool {
+        let broken = self
+            .broken
+            .get(feed)
+            .into_iter()
+            .flatten()
+            .any(|broken| is_for(broken, cluster));
+        broken || before.iter().any(|applied| self.is_unseen(applied))
+    }
+
+    fn is_unseen(&self, applied: &AppliedOverride) -> bool {
+        let (Some(snapshot), Some(kind)) = (self.snapshot, OverrideKind::of(applied.kind)) else {
+            return false;
+        };
+        match snapshot
+            .overrides
+            .get(&(kind, applied.namespace.clone(), applied.name.clone()))
+        {
+            Some(Reading::Valid(_)) => false,
+            Some(Reading::Unreadable) => true,
+            None => snapshot.incomplete,
+        }
+    }
+}
+
+fn is_for(broken: &BrokenOverride, cluster: &Cluster) -> bool {
+    match broken.kind {
+        OverrideKind::Localization => broken.namespace == cluster.namespace,
+        OverrideKind::Globalization => broken
+            .selector
+            .as_ref()
+            .is_none_or(|selector| selector.matches(&cluster.labels)),
+    }
+}
+
+fn for_no_cluster(applied: &Override, fleet: &Fleet) -> Diagnostic {
+    let message = format!(
+        "no cluster has the dedicated namespace {:?}, so the Localization is for nobody",
+        applied.namespace
+    );
+    let hint = match nearest(&applied.namespace, fleet.clusters.keys().map(String::as_str)) {
+        names if names.is_empty() => {
+            "no cluster is registered yet; a Localization may be written before its cluster joins".to_owned()
+        }
+        names => format!("near names: {}", names.join(", ")),
+    };
+    let diagnostic = Diagnostic::warning("localization-for-no-cluster", message)
+        .field("/metadata/namespace")
+        .hint(hint);
+    applied.definition.locate(diagnostic, "/metadata/namespace")
+}
+
+/// Up to three names that resemble a text most.
+pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
+    let mut ranked: BTreeMap<(usize, &str), ()> = BTreeMap::new();
+    for name in names {
+        ranked.insert((edit_distance(text, name), name), ());
+        if ranked.len() > 3 {
+            ranked.pop_last();
+        }
+    }
+    ranked.into_keys().map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Levenshtein's distance over bytes, of at most the first 64 of each.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b) = (&a.as_bytes()[..a.len().min(64)], &b.as_bytes()[..b.len().min(64)]);
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

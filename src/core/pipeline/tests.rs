@@ -1,0 +1,496 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+//! The pure core as people see it: source files and clusters in, the state branch's files and diagnostics out.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::index::{self, ParseCache};
+use crate::core::schedule::Cluster;
+use crate::core::state::{self, ClusterRecord};
+use crate::core::tree::{EntryMode, FileEntry, FileTree};
+use crate::core::yaml::Limits;
+
+/// A repository and a fleet that change from run to run.
+#[derive(Default)]
+struct World {
+    files: BTreeMap<String, String>,
+    clusters: BTreeMap<String, Vec<(&'static str, &'static str)>>,
+    state: State,
+    contents: BTreeMap<ObjectId, Vec<u8>>,
+    diagnostics: Vec<Diagnostic>,
+    pending: Vec<Pending>,
+    parses: ParseCache,
+    cache: RenderCache,
+}
+
+impl World {
+    fn new(clusters: &[(&str, &[(&'static str, &'static str)])]) -> Self {
+        let clusters = clusters
+            .iter()
+            .map(|(name, labels)| ((*name).to_owned(), labels.to_vec()))
+            .collect();
+        World {
+            clusters,
+            ..World::default()
+        }
+    }
+
+    fn write(&mut self, path: &str, text: &str) -> &mut Self {
+        self.files.insert(path.to_owned(), text.to_owned());
+        self
+    }
+
+    fn remove(&mut self, path: &str) -> &mut Self {
+        assert!(self.files.remove(path).is_some(), "{path} is not there");
+        self
+    }
+
+    fn outcome(&mut self, previous: &State) -> Outcome {
+        let entry = |text: &String| FileEntry {
+            mode: EntryMode::File,
+            id: ObjectId::hash(ObjectKind::Blob, text.as_bytes()),
+            size: text.len() as u64,
+        };
+        let tree = FileTree {
+            files: self.files.iter().map(|(path, text)| (path.clone(), entry(text))).collect(),
+            ..FileTree::default()
+        };
+        let limits = Limits::default();
+        for (id, format) in self.parses.missing(&tree, &limits) {
+            let text = self.files.values().find(|text| entry(text).id == id).unwrap();
+            self.parses.insert(id, format, text.as_bytes(), &limits);
+        }
+        let (snapshot, mut diagnostics) = index::build(&tree, &self.parses, &limits);
+        let records = self.clusters.iter().map(|(name, labels)| {
+            let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            ClusterRecord {
+                cluster: Cluster::new(name, None, None, labels),
+                cluster_type: String::new(),
+            }
+        });
+        let fleet = derive_fleet(records, &snapshot, previous);
+        let inputs = Inputs {
+            snapshot: &snapshot,
+            fleet: &fleet,
+            previous,
+            settings: RenderSettings::default(),
+        };
+        let mut outcome = run(&inputs, &mut self.cache);
+        diagnostics.append(&mut outcome.diagnostics);
+        outcome.diagnostics = diagnostics;
+        outcome
+    }
+
+    fn run(&mut self) -> &mut Self {
+        let previous = std::mem::take(&mut self.state);
+        let outcome = self.outcome(&previous);
+        for (_, leaf) in state::paths(&outcome.state) {
+            if let Some(bytes) = leaf.bytes {
+                self.contents.insert(leaf.id, bytes.to_vec());
+            }
+        }
+        self.state = outcome.state;
+        self.diagnostics = outcome.diagnostics;
+        self.pending = outcome.pending;
+        self
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let delivered = |path: &String| path.contains("/manifests/");
+        state::paths(&self.state)
+            .into_iter()
+            .map(|(path, _)| path)
+            .filter(delivered)
+            .collect()
+    }
+
+    fn text(&self, path: &str) -> String {
+        let (_, leaf) = state::paths(&self.state)
+            .into_iter()
+            .find(|(known, _)| known == path)
+            .unwrap_or_else(|| panic!("no {path}"));
+        String::from_utf8(self.contents[&leaf.id].clone()).unwrap()
+    }
+
+    fn codes(&self) -> Vec<(&str, &str, u64)> {
+        self.diagnostics
+            .iter()
+            .map(|d| (d.code.as_str(), d.file.as_str(), d.line))
+            .collect()
+    }
+}
+
+const TWO: &[(&str, &[(&str, &str)])] = &[("east", &[("env", "prod")]), ("west", &[("env", "prod"), ("tier", "edge")])];
+
+fn subscription(name: &str, selector: &str, feeds: &[&str]) -> String {
+    let feeds: String = feeds
+        .iter()
+        .map(|name| format!("  - {{apiVersion: v1, kind: ConfigMap, namespace: shop, name: {name}}}\n"))
+        .collect();
+    let feeds = if feeds.is_empty() { "    []\n".to_owned() } else { feeds };
+    format!(
+        "apiVersion: apps.clusternet.io/v1alpha1\nkind: Subscription\nmetadata: {{name: {name}, namespace: apps}}\nspec:\n  \
+         subscribers:\n  - clusterAffinity: {{matchLabels: {selector}}}\n  feeds:\n{feeds}"
+    )
+}
+
+fn config(name: &str, value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {{key: {value}}}\n")
+}
+
+fn localization(name: &str, policy: &str, priority: i64, patch_type: &str, value: &str) -> String {
+    format!(
+        "apiVersion: apps.clusternet.io/v1alpha1\nkind: Localization\nmetadata: {{name: {name}, namespace: clusternet-east}}\nspec:\n  \
+         overridePolicy: {policy}\n  priority: {priority}\n  feed: {{apiVersion: v1, kind: ConfigMap, namespace: shop, name: web}}\n  \
+         overrides:\n  - name: {name}\n    type: {patch_type}\n    value: '{value}'\n"
+    )
+}
+
+const EAST: &str = "clusters/clusternet-east/apps.web/manifests/configmap_shop_web.yaml";
+const WEST: &str = "clusters/clusternet-west/apps.web/manifests/configmap_shop_web.yaml";
+
+fn web() -> World {
+    let mut world = World::new(TWO);
+    world
+        .write("sub.yaml", &subscription("web", "{env: prod}", &["web"]))
+        .write("web.yaml", &config("web", "one"))
+        .run();
+    assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+    world
+}
+
+#[test]
+fn delivers_to_the_clusters_that_match() {
+    let mut world = web();
+    assert_eq!(world.paths(), [EAST, WEST]);
+    world.write("sub.yaml", &subscription("web", "{tier: edge}", &["web"])).run();
+    assert_eq!(world.paths(), [WEST]);
+    assert!(world.text("subscriptions/apps/web.yaml").contains("LabelsDoNotMatch"));
+    world.remove("sub.yaml").run();
+    assert!(world.paths().is_empty());
+}
+
+#[test]
+fn a_second_run_changes_no_byte_and_renders_nothing() {
+    let mut world = web();
+    let (before, renders) = (state::build(&world.state).root, world.cache.render_count());
+    world.run();
+    assert_eq!(state::build(&world.state).root, before);
+    assert_eq!(world.cache.render_count(), renders);
+    world.write("README.md", "text").write("notes.txt", "more").run();
+    assert_eq!(state::build(&world.state).root, before);
+}
+
+#[test]
+fn what_does_not_parse_is_held() {
+    let mut world = web();
+    let before = state::build(&world.state).root;
+    world.write("web.yaml", "apiVersion: v1\nkind: [\n").run();
+    assert_eq!(state::build(&world.state).root, before, "a feed is held");
+    assert!(
+        world
+            .codes()
+            .iter()
+            .any(|(code, file, line)| (*code, *file) == ("parse-failure", "web.yaml") && *line > 0)
+    );
+    world
+        .write("web.yaml", &config("web", "two"))
+        .write("sub.yaml", "kind: {\n")
+        .run();
+    let held = state::build(&world.state).root;
+    assert_eq!(
+        held, before,
+        "a Subscription that no parsed file defines is held whole: {:?}",
+        world.diagnostics
+    );
+    world.write("sub.yaml", &subscription("web", "{env: prod}", &["web"])).run();
+    assert!(world.text(EAST).contains("two") && world.codes().is_empty());
+}
+
+#[test]
+fn a_held_subscription_gives_a_new_cluster_nothing() {
+    let mut world = web();
+    world.clusters.insert("north".to_owned(), vec![("env", "prod")]);
+    world.write("sub.yaml", "kind: {\n").run();
+    assert_eq!(world.paths(), [EAST, WEST]);
+    assert!(world.text("subscriptions/apps/web.yaml").contains("SubscriptionHeld"));
+}
+
+#[test]
+fn a_missing_feed_is_an_error_and_is_kept() {
+    let mut world = web();
+    world.remove("web.yaml").run();
+    assert_eq!(world.paths(), [EAST, WEST]);
+    assert_eq!(world.codes(), [("missing-feed", "sub.yaml", 8)]);
+    world.write("sub.yaml", &subscription("web", "{env: prod}", &[])).run();
+    assert!(world.paths().is_empty(), "taking it out of feeds is an act");
+}
+
+#[test]
+fn a_selector_that_suddenly_matches_nothing_keeps_the_last_placement() {
+    let mut world = web();
+    world.write("sub.yaml", &subscription("web", "{env: prdo}", &["web"])).run();
+    assert_eq!(world.paths(), [EAST, WEST]);
+    assert_eq!(world.codes()[0].0, "placement-kept");
+}
+
+#[test]
+fn overrides_apply_in_clusternets_order() {
+    let mut world = web();
+    let global = localization("g", "ApplyNow", 1000, "MergePatch", r#"{"data":{"key":"global","g":"1"}}"#)
+        .replace("kind: Localization", "kind: Globalization")
+        .replace(", namespace: clusternet-east", "");
+    world.write("g.yaml", &global);
+    world
+        .write(
+            "l.yaml",
+            &localization(
+                "l",
+                "ApplyNow",
+                0,
+                "JSONPatch",
+                r#"[{"op":"replace","path":"/data/key","value":"local"}]"#,
+            ),
+        )
+        .run();
+    assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+    assert!(
+        world.text(EAST).contains("key: local") && world.text(EAST).contains("g: \"1\""),
+        "{}",
+        world.text(EAST)
+    );
+    assert!(world.text(WEST).contains("key: global"));
+    let provenance = world.text("provenance/clusternet-east/apps.web.yaml");
+    assert!(
+        provenance.contains("Globalization") && provenance.contains("/data/key"),
+        "{provenance}"
+    );
+    world.remove("g.yaml").remove("l.yaml").run();
+    assert!(world.text(EAST).contains("key: one"));
+}
+
+#[test]
+fn a_bad_patch_holds_only_its_feed_in_its_clusters() {
+    let mut world = web();
+    world
+        .write("sub.yaml", &subscription("web", "{env: prod}", &["web", "other"]))
+        .write("other.yaml", &config("other", "a"));
+    world.write(
+        "l.yaml",
+        &localization(
+            "l",
+            "ApplyNow",
+            1,
+            "JSONPatch",
+            r#"[{"op":"test","path":"/data/key","value":"no"}]"#,
+        ),
+    );
+    world.write("web.yaml", &config("web", "two")).run();
+    assert!(world.text(EAST).contains("one") && world.text(WEST).contains("two"));
+    assert_eq!(world.codes(), [("patch-failure", "l.yaml", 9)]);
+    assert_eq!(world.paths().len(), 4, "the other feed goes on");
+    world
+        .write("l.yaml", &localization("l", "ApplyNow", 1, "FieldMergePatch", "a: b"))
+        .run();
+    assert!(world.text(EAST).contains("one"), "an unsupported override holds its feed");
+    assert_eq!(world.codes()[0].0, "unsupported");
+}
+
+#[test]
+fn an_override_in_a_broken_file_holds_what_it_applied_to() {
+    let mut world = web();
+    world
+        .write(
+            "l.yaml",
+            &localization("l", "ApplyNow", 1, "MergePatch", r#"{"data":{"key":"east"}}"#),
+        )
+        .run();
+    world
+        .write("l.yaml", "kind: [\n")
+        .write("web.yaml", &config("web", "two"))
+        .run();
+    assert!(
+        world.text(EAST).contains("key: east"),
+        "the override may stand in the file that does not parse"
+    );
+    assert!(world.text(WEST).contains("two"));
+}
+
+#[test]
+fn a_missing_path_skips_the_entry_with_a_warning() {
+    let mut world = web();
+    world
+        .write(
+            "l.yaml",
+            &localization("l", "ApplyNow", 1, "JSONPatch", r#"[{"op":"remove","path":"/spec/none"}]"#),
+        )
+        .run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    assert!(!world.diagnostics[0].is_error());
+}
+
+#[test]
+fn apply_later_waits_for_the_next_change() {
+    let mut world = web();
+    world
+        .write(
+            "l.yaml",
+            &localization("l", "ApplyLater", 1, "MergePatch", r#"{"data":{"key":"later"}}"#),
+        )
+        .run();
+    assert!(world.text(EAST).contains("key: one"));
+    assert_eq!(world.pending.len(), 1);
+    world.write("web.yaml", &config("web", "two")).run();
+    assert!(world.text(EAST).contains("key: later") && world.pending.is_empty());
+}
+
+#[test]
+fn one_object_has_one_owner_per_cluster() {
+    let mut world = web();
+    world
+        .write("sub2.yaml", &subscription("again", "{tier: edge}", &["web"]))
+        .run();
+    assert_eq!(
+        world.paths(),
+        [EAST, WEST],
+        "the owner in the previous state keeps it though `again` comes first by name"
+    );
+    assert_eq!(world.codes()[0].0, "object-conflict");
+    world.remove("sub.yaml").run();
+    assert_eq!(
+        world.paths(),
+        ["clusters/clusternet-west/apps.again/manifests/configmap_shop_web.yaml"]
+    );
+}
+
+#[test]
+fn unsupported_and_unknown_fields_hold_the_subscription() {
+    let mut world = web();
+    let dividing = subscription("web", "{tier: edge}", &["web"]).replace("spec:\n", "spec:\n  schedulingStrategy: Dividing\n");
+    world.write("sub.yaml", &dividing).run();
+    assert_eq!(world.codes(), [("unsupported", "sub.yaml", 5)]);
+    assert_eq!(world.paths(), [EAST, WEST]);
+    let typo = subscription("web", "{tier: edge}", &["web"]).replace("matchLabels", "matchLabel");
+    world.write("sub.yaml", &typo).run();
+    assert_eq!(world.codes(), [("unknown-field", "sub.yaml", 6)]);
+    assert_eq!(world.paths(), [EAST, WEST]);
+}
+
+#[test]
+fn duplicates_name_both_places_and_are_held() {
+    let mut world = web();
+    world.write("copy.yaml", &config("web", "copy")).run();
+    assert!(world.text(EAST).contains("one"));
+    let codes: Vec<_> = world.codes().iter().map(|(code, file, _)| (*code, *file)).collect();
+    assert_eq!(
+        codes,
+        [
+            ("duplicate-object", "copy.yaml"),
+            ("duplicate-object", "web.yaml"),
+            ("missing-feed", "sub.yaml")
+        ]
+    );
+    assert!(world.diagnostics[0].message.contains("web.yaml:1"));
+}
+
+#[test]
+fn plain_secrets_are_refused() {
+    let mut world = web();
+    let sub = subscription("web", "{env: prod}", &["web"]).replace("ConfigMap", "Secret");
+    world
+        .write("sub.yaml", &sub)
+        .write("web.yaml", &config("web", "aGk=").replace("ConfigMap", "Secret"))
+        .run();
+    assert_eq!(world.codes(), [("plain-secret", "web.yaml", 1)]);
+    assert!(world.paths().is_empty());
+}
+
+#[test]
+fn hub_labels_outrank_and_are_held() {
+    let mut world = web();
+    let cluster =
+        "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata: {name: east, labels: {env: test}}\n";
+    world.write("hub/east.yaml", cluster).run();
+    assert_eq!(world.paths(), [WEST]);
+    world.write("hub/east.yaml", "kind: [\n").run();
+    assert_eq!(world.paths(), [WEST], "labels that cannot be seen stay");
+}
+
+#[test]
+fn a_state_read_back_is_the_state() {
+    let mut world = web();
+    world
+        .write(
+            "l.yaml",
+            &localization("l", "ApplyNow", 1, "MergePatch", r#"{"data":{"key":"east"}}"#),
+        )
+        .run();
+    let files: BTreeMap<String, ObjectId> = state::paths(&world.state)
+        .into_iter()
+        .map(|(path, leaf)| (path, leaf.id))
+        .collect();
+    let read = state::read(&files, &mut |id| Ok(world.contents[&id].clone())).unwrap();
+    assert_eq!(state::build(&read).root, state::build(&world.state).root);
+    let outcome = world.outcome(&read);
+    assert_eq!(
+        state::build(&outcome.state).root,
+        state::build(&world.state).root,
+        "a restart is a no-op"
+    );
+}
+
+/// One edit of a small repository.
+fn edit() -> impl Strategy<Value = (String, Option<String>)> {
+    let feed = (0..3u8, 0..3u8).prop_map(|(n, v)| (format!("c{n}.yaml"), Some(config(&format!("c{n}"), &format!("v{v}")))));
+    let selectors = prop::sample::select(vec!["{env: prod}", "{tier: edge}", "{env: none}"]);
+    let sub = (0..2u8, selectors, prop::collection::btree_set(0..3u8, 0..3)).prop_map(|(n, selector, feeds)| {
+        let names: Vec<String> = feeds.iter().map(|n| format!("c{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        (format!("s{n}.yaml"), Some(subscription(&format!("s{n}"), selector, &names)))
+    });
+    let policy = prop::sample::select(vec!["ApplyNow", "ApplyLater"]);
+    let patch = prop::sample::select(vec![
+        r#"{"data":{"key":"east"}}"#,
+        r#"{"metadata":{"namespace":"moved"}}"#,
+        r#"{"kind":"Secret"}"#,
+    ]);
+    let local = (policy, patch).prop_map(|(policy, patch)| {
+        (
+            "l.yaml".to_owned(),
+            Some(localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1")),
+        )
+    });
+    let file = prop::sample::select(vec!["c0.yaml", "c1.yaml", "s0.yaml", "s1.yaml", "l.yaml"]);
+    let broken = file.clone().prop_map(|file| (file.to_owned(), Some("kind: [\n".to_owned())));
+    let removed = file.prop_map(|file| (file.to_owned(), None));
+    prop_oneof![4 => feed, 4 => sub, 2 => local, 1 => broken, 1 => removed]
+}
+
+proptest! {
+    /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
+    /// object has two owners in a cluster.
+    #[test]
+    fn incremental_equals_full(edits in prop::collection::vec(edit(), 1..12)) {
+        let mut world = World::new(TWO);
+        for (path, text) in edits {
+            match text {
+                Some(text) => drop(world.files.insert(path, text)),
+                None => drop(world.files.remove(&path)),
+            }
+            let previous = world.state.clone();
+            world.run();
+            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), ..World::default() };
+            let full = cold.outcome(&previous);
+            prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
+            prop_assert_eq!(&full.diagnostics, &world.diagnostics);
+            for (cluster, descriptions) in &world.state.clusters {
+                let all: Vec<&String> = descriptions.values().flat_map(|d| d.manifests.keys()).collect();
+                let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
+                prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! One feed and the overrides that apply to it → one final manifest with its provenance. Chooses no cluster.
+//!
+//! Rendering is memoised by (feed digest, ordered override digests): clusters that share their overrides share the result.
+
+mod json_patch;
+mod merge_patch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::core::api::subscription::Feed;
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
+use crate::core::index::{Definition, Entry, Override, PatchKind, quoted};
+use crate::core::object::Object;
+use crate::core::yaml;
+use json_patch::PatchError;
+
+/// What rendering one feed gave.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The manifest, or nothing where a patch failed: then the feed keeps its last good render.
+    pub manifest: Option<Manifest>,
+    /// Which override set which fields; every override that applied, even without effect.
+    pub provenance: Vec<AppliedOverride>,
+    /// What people should know, placed in the override's file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A final object as the state branch holds it.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its identity after the overrides.
+    pub key: ObjectKey,
+    /// File name below `manifests/`.
+    pub file: String,
+    /// The YAML.
+    pub bytes: Arc<[u8]>,
+    /// The blob's id.
+    pub id: ObjectId,
+}
+
+/// One override and what its entries did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppliedOverride {
+    /// `Globalization` or `Localization`.
+    pub kind: &'static str,
+    /// Namespace; empty for a Globalization.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Entries that were applied: index, name and the fields that they set.
+    pub entries: Vec<(usize, String, Vec<String>)>,
+}
+
+/// What people allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RenderSettings {
+    /// Whether Secrets with plain data may be feeds, so that their data stands in the state branch.
+    pub allow_plain_secrets: bool,
+}
+
+/// Rendered feeds by input digests.
+#[derive(Debug, Default)]
+pub struct RenderCache {
+    rendered: HashMap<(ObjectId, Vec<ObjectId>), (u64, Arc<Rendered>)>,
+    generation: u64,
+    renders: u64,
+}
+
+impl RenderCache {
+    /// The rendered feed, from memory where its inputs are known.
+    pub fn render(&mut self, feed: &Definition, overrides: &[Arc<Override>], settings: RenderSettings) -> Arc<Rendered> {
+        let key = (feed.digest, overrides.iter().map(|applied| applied.digest).collect());
+        let generation = self.generation;
+        let renders = &mut self.renders;
+        let entry = self.rendered.entry(key).or_insert_with(|| {
+            *renders += 1;
+            (generation, Arc::new(render(feed, overrides, settings)))
+        });
+        entry.0 = generation;
+        entry.1.clone()
+    }
+
+    /// Begins a run; what no run since the one before used is forgotten.
+    pub fn begin_run(&mut self) {
+        let last = self.generation;
+        self.rendered.retain(|_, (used, _)| *used == last);
+        self.generation += 1;
+    }
+
+    /// How many feeds were really rendered since the start.
+    pub fn render_count(&self) -> u64 {
+        self.renders
+    }
+}
+
+/// Renders one feed with its overrides in order.
+pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSettings) -> Rendered {
+    let mut rendered = Rendered {
+        manifest: None,
+        provenance: Vec::new(),
+        diagnostics: Vec::new(),
+    };
+    if let Err(diagnostic) = check_secret(feed, settings) {
+        rendered.diagnostics.push(diagnostic);
+        return rendered;
+    }
+    let mut value = feed.object.as_value().clone();
+    for applied in overrides {
+        match apply_override(&mut value, applied, &mut rendered.diagnostics) {
+            Ok(provenance) => rendered.provenance.push(provenance),
+            Err(diagnostic) => {
+                rendered.diagnostics.push(diagnostic);
+                return rendered;
+            }
+        }
+    }
+    strip_system_fields(&mut value);
+    rendered.manifest = Some(manifest(&value, &feed.object));
+    rendered
+}
+
+fn apply_override(
+    value: &mut Value,
+    applied: &Override,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<AppliedOverride, Diagnostic> {
+    let mut entries = Vec::new();
+    for entry in &applied.entries {
+        let mut fields = Vec::new();
+        let mut changed = value.clone();
+        match apply_entry(&mut changed, entry, &mut fields) {
+            Ok(()) => check_identity(&changed, value).map_err(|message| patch_failure(applied, entry, "", &message))?,
+            Err(PatchError::MissingPath { operation, pointer }) => {
+                diagnostics.push(missing_path(applied, entry, operation, &pointer));
+                continue;
+            }
+            Err(PatchError::Invalid {
+                operation,
+                pointer,
+                message,
+            }) => {
+                let message = if pointer.is_empty() {
+                    message
+                } else {
+                    format!("operation {operation} at {pointer}: {message}")
+                };
+                return Err(patch_failure(applied, entry, &pointer, &message));
+            }
+        }
+        *value = changed;
+        entries.push((entry.index, entry.name.clone(), fields));
+    }
+    Ok(AppliedOverride {
+        kind: applied.kind.as_str(),
+        namespace: applied.namespace.clone(),
+        name: applied.name.clone(),
+        entries,
+    })
+}
+
+fn apply_entry(value: &mut Value, entry: &Entry, fields: &mut Vec<String>) -> Result<(), PatchError> {
+    let invalid = |message: &str| PatchError::Invalid {
+        operation: 0,
+        pointer: String::new(),
+        message: message.to_owned(),
+    };
+    match entry.kind {
+        PatchKind::JsonPatch => json_patch::apply(value, &entry.value, fields),
+        PatchKind::MergePatch => {
+            let patch = entry.value.as_object().ok_or_else(|| invalid("a merge patch is a mapping"))?;
+            let target = value.as_object_mut().ok_or_else(|| invalid("the object is no mapping"))?;
+            merge_patch::apply(target, patch, fields);
+            Ok(())
+        }
+    }
+}
+
+/// An override may move an object to another namespace, but it may not turn it into another object.
+fn check_identity(changed: &Value, before: &Value) -> Result<(), String> {
+    for (pointer, field) in [
+        ("/apiVersion", "apiVersion"),
+        ("/kind", "kind"),
+        ("/metadata/name", "metadata.name"),
+    ] {
+        if changed.pointer(pointer) != before.pointer(pointer) {
+            return Err(format!("an override may not change {field}"));
+        }
+    }
+    Object::from_value(changed.clone())
+        .map(drop)
+        .map_err(|error| format!("the result is no Kubernetes object: {error}"))
+}
+
+fn entry_pointer(entry: &Entry) -> String {
+    format!("/spec/overrides/{}", entry.index)
+}
+
+fn patch_failure(applied: &Override, entry: &Entry, pointer: &str, message: &str) -> Diagnostic {
+    let message = format!(
+        "entry {} ({}) fails on {}: {message}",
+        quoted(&entry.name),
+        entry.index,
+        applied.feed
+    );
+    let field = if pointer.is_empty() {
+        entry_pointer(entry)
+    } else {
+        pointer.to_owned()
+    };
+    let diagnostic = Diagnostic::error("patch-failure", message).field(field);
+    applied.definition.locate(
+        diagnostic.hint("correct the patch; until then the feed keeps its last result"),
+        &entry_pointer(entry),
+    )
+}
+
+fn missing_path(applied: &Override, entry: &Entry, operation: usize, pointer: &str) -> Diagnostic {
+    let message = format!(
+        "entry {} ({}) is skipped: operation {operation} needs a path that {} does not have",
+        quoted(&entry.name),
+        entry.index,
+        applied.feed
+    );
+    let diagnostic = Diagnostic::warning("patch-missing-path", message).field(pointer);
+    applied.definition.locate(
+        diagnostic.hint("correct the path, or add its parent first"),
+        &entry_pointer(entry),
+    )
+}
+
+/// Secrets never reach the state branch in the clear unless people allow it.
+fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Diagnostic> {
+    let object = &feed.object;
+    if (object.group(), object.kind()) != ("", "Secret") || settings.allow_plain_secrets {
+        return Ok(());
+    }
+    let filled = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_object)
+            .is_some_and(|data| !data.is_empty())
+    };
+    if object.pointer("/sops").is_some() {
+        let diagnostic =
+            Diagnostic::error("unsupported", "SOPS-encrypted Secrets are not decrypted by this version").field("/sops");
+        return Err(feed.locate(diagnostic.hint("until then the last result stays"), "/sops"));
+    }
+    if filled("/data") || filled("/stringData") {
+        let diagnostic = Diagnostic::error(
+            "plain-secret",
+            "a Secret with plain data would stand in the state branch for everybody to read",
+        );
+        let hint = "create it in the cluster by other means, or start with --allow-plain-secrets";
+        return Err(feed.locate(diagnostic.field("/data").hint(hint), ""));
+    }
+    Ok(())
+}
+
+/// Removes what only an API server may write, and kubectl's copy of the object.
+fn strip_system_fields(value: &mut Value) {
+    const SYSTEM_METADATA: [&str; 8] = [
+        "managedFields",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    if let Some(object) = value.as_object_mut() {
+        object.remove("status");
+    }
+    let Some(metadata) = value.pointer_mut("/metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    SYSTEM_METADATA.iter().for_each(|field| drop(metadata.remove(*field)));
+    let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
+    let emptied = annotations.is_some_and(|map: &mut Map<String, Value>| {
+        map.remove("kubectl.kubernetes.io/last-applied-configuration").is_some() && map.is_empty()
+    });
+    if emptied {
+        metadata.remove("annotations");
+    }
+}
+
+fn manifest(value: &Value, source: &Object) -> Manifest {
+    let mut key = source.key();
+    key.namespace = value
+        .pointer("/metadata/namespace")
+        .and_then(Value::as_str)
+        .filter(|ns| !ns.is_empty())
+        .map(str::to_owned);
+    let bytes: Arc<[u8]> = yaml::emit(value).into_bytes().into();
+    let id = ObjectId::hash(ObjectKind::Blob, &bytes);
+    Manifest {
+        file: file_name(&key),
+        key,
+        bytes,
+        id,
+    }
+}
+
+/// The longest file name that is written; file systems allow 255 bytes.
+const MAX_FILE_NAME: usize = 200;
+
+/// `<kind>.<group>_<namespace>_<name>.yaml`: lower case, core group and no namespace left out, odd characters percent-encoded, cut with a
+/// digest past 200 bytes.
+pub fn file_name(key: &ObjectKey) -> String {
+    let mut stem = encode(&key.kind.to_ascii_lowercase());
+    if !key.group.is_empty() {
+        stem = format!("{stem}.{}", encode(&key.group));
+    }
+    if let Some(namespace) = &key.namespace {
+        stem = format!("{stem}_{}", encode(namespace));
+    }
+    stem = format!("{stem}_{}", encode(&key.name));
+    if stem.len() + ".yaml".len() > MAX_FILE_NAME {
+        let digest = ObjectId::hash(ObjectKind::Blob, stem.as_bytes()).to_string();
+        stem.truncate(MAX_FILE_NAME - ".yaml".len() - 17);
+        stem = format!("{stem}-{}", &digest[..16]);
+    }
+    format!("{stem}.yaml")
+}
+
+/// Keeps `a-z0-9.-`; everything else is percent-encoded, the separator `_` too, so that two objects never share a name.
+fn encode(part: &str) -> String {
+    part.bytes().fold(String::with_capacity(part.len()), |mut out, byte| {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02x}")),
+        }
+        out
+    })
+}
+
+/// Digest of what decides a feed's bytes apart from ApplyLater overrides.
+pub fn input_digest(feed: &Feed, source: ObjectId, now: impl Iterator<Item = ObjectId>) -> ObjectId {
+    let mut text = format!("{feed} {} {source}", feed.api_version);
+    now.for_each(|id| text.push_str(&format!(" {id}")));
+    ObjectId::hash(ObjectKind::Blob, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(group: &str, kind: &str, namespace: Option<&str>, name: &str) -> ObjectKey {
+        ObjectKey {
+            group: group.into(),
+            kind: kind.into(),
+            namespace: namespace.map(Into::into),
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn file_names_follow_the_state_branch_rules() {
+        assert_eq!(
+            file_name(&key("", "ConfigMap", Some("shop"), "web")),
+            "configmap_shop_web.yaml"
+        );
+        assert_eq!(
+            file_name(&key("apps", "Deployment", Some("shop"), "web")),
+            "deployment.apps_shop_web.yaml"
+        );
+        assert_eq!(file_name(&key("", "Namespace", None, "shop")), "namespace_shop.yaml");
+        let role = key("rbac.authorization.k8s.io", "ClusterRole", None, "system:Foo_x");
+        assert_eq!(
+            file_name(&role),
+            "clusterrole.rbac.authorization.k8s.io_system%3a%46oo%5fx.yaml"
+        );
+        let (a, b) = (
+            file_name(&key("", "ConfigMap", Some("n"), &"a".repeat(253))),
+            file_name(&key("", "ConfigMap", Some("n"), &"a".repeat(252))),
+        );
+        assert!(a.len() == MAX_FILE_NAME && b.len() == MAX_FILE_NAME && a != b);
+    }
+}

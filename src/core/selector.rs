@@ -1,0 +1,130 @@
+//! Label selectors: a checked form of `LabelSelector` and whether it matches. Owns no cluster.
+
+use std::collections::BTreeMap;
+
+use crate::core::api::subscription::{LabelRequirement, LabelSelector};
+
+/// Labels of a cluster.
+pub type Labels = BTreeMap<String, String>;
+
+/// A label selector whose operators and values were checked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Requirement {
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    Exists(String),
+    DoesNotExist(String),
+}
+
+/// What is wrong with a selector, and where below it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InvalidSelector {
+    /// JSON pointer below the selector.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Selector {
+    /// Checks operators and values as the API server does (`k8s.io/apimachinery`, `LabelSelectorAsSelector`).
+    pub fn parse(selector: &LabelSelector) -> Result<Self, InvalidSelector> {
+        let labels = selector
+            .match_labels
+            .iter()
+            .map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()]));
+        let mut requirements: Vec<Requirement> = labels.collect();
+        for (index, expression) in selector.match_expressions.iter().enumerate() {
+            requirements.push(parse_requirement(expression, index)?);
+        }
+        Ok(Selector { requirements })
+    }
+
+    /// Whether all requirements hold; a selector without any matches everything.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::DoesNotExist(key) => !labels.contains_key(key),
+        })
+    }
+}
+
+fn parse_requirement(expression: &LabelRequirement, index: usize) -> Result<Requirement, InvalidSelector> {
+    let invalid = |field: &str, message: String| InvalidSelector {
+        pointer: format!("/matchExpressions/{index}/{field}"),
+        message,
+    };
+    let (key, values) = (expression.key.clone(), expression.values.clone());
+    if key.is_empty() {
+        return Err(invalid("key", "the label key is empty".to_owned()));
+    }
+    match (expression.operator.as_str(), values.is_empty()) {
+        ("In", false) => Ok(Requirement::In(key, values)),
+        ("NotIn", false) => Ok(Requirement::NotIn(key, values)),
+        ("Exists", true) => Ok(Requirement::Exists(key)),
+        ("DoesNotExist", true) => Ok(Requirement::DoesNotExist(key)),
+        ("In" | "NotIn", true) => Err(invalid("values", format!("operator {} needs values", expression.operator))),
+        ("Exists" | "DoesNotExist", false) => Err(invalid("values", format!("operator {} takes no values", expression.operator))),
+        (other, _) => Err(invalid(
+            "operator",
+            format!("unknown operator {other:?}; use In, NotIn, Exists or DoesNotExist"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn check(selector: &str, labels: &[(&str, &str)], want: bool) {
+        let selector: LabelSelector = serde_json::from_str(selector).unwrap();
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(
+            Selector::parse(&selector).unwrap().matches(&labels),
+            want,
+            "{selector:?} {labels:?}"
+        );
+    }
+
+    #[test]
+    fn matches_as_kubernetes_does() {
+        check("{}", &[], true);
+        check(r#"{"matchLabels":{"a":"1"}}"#, &[("a", "1"), ("b", "2")], true);
+        check(r#"{"matchLabels":{"a":"1"}}"#, &[("a", "2")], false);
+        check(
+            r#"{"matchExpressions":[{"key":"a","operator":"NotIn","values":["1"]}]}"#,
+            &[],
+            true,
+        );
+        check(
+            r#"{"matchExpressions":[{"key":"a","operator":"In","values":["1","2"]}]}"#,
+            &[("a", "2")],
+            true,
+        );
+        check(
+            r#"{"matchExpressions":[{"key":"a","operator":"Exists"}]}"#,
+            &[("b", "2")],
+            false,
+        );
+        check(
+            r#"{"matchExpressions":[{"key":"a","operator":"DoesNotExist"}]}"#,
+            &[("b", "2")],
+            true,
+        );
+    }
+
+    #[test]
+    fn names_the_bad_operator() {
+        let selector: LabelSelector =
+            serde_json::from_str(r#"{"matchExpressions":[{"key":"a","operator":"Gt","values":["1"]}]}"#).unwrap();
+        let invalid = Selector::parse(&selector).unwrap_err();
+        assert_eq!(invalid.pointer, "/matchExpressions/0/operator");
+    }
+}

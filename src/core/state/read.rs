@@ -1,0 +1,214 @@
+//! A state branch's tree → [`State`]. Manifests are known by id only; everything else is read, each distinct content once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::files::{self, DescriptionFile, ProvenanceFile};
+use super::registrations::{Registration, Token};
+use super::{DescriptionState, FeedState, Leaf, State, tree};
+use crate::core::ids::ObjectId;
+use crate::core::yaml::{self, Limits};
+
+/// Why a state branch cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A content could not be loaded.
+    #[error("cannot load {path}")]
+    Load {
+        /// Path on the state branch.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file is not what this build writes.
+    #[error("{path} is not a file that Branchline wrote: {message}")]
+    Malformed {
+        /// Path on the state branch.
+        path: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The branch was written by another format version.
+    #[error("layout.yaml states version {found}, this build reads {}", files::LAYOUT_VERSION)]
+    Layout {
+        /// The version found.
+        found: String,
+    },
+}
+
+/// Loads a content by id.
+pub type Load<'a> = dyn FnMut(ObjectId) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// Reads a state from its files by path. An empty tree is an empty state.
+pub fn read(files: &BTreeMap<String, ObjectId>, load: &mut Load<'_>) -> Result<State, ReadError> {
+    let mut reader = Reader {
+        load,
+        state: State::default(),
+        descriptions: HashMap::new(),
+        manifests: BTreeMap::new(),
+    };
+    if let Some(id) = files.get(files::LAYOUT_FILE) {
+        reader.check_layout(*id)?;
+    }
+    for (path, id) in files {
+        reader.add(path, *id)?;
+    }
+    reader.finish()
+}
+
+struct Reader<'a, 'b> {
+    load: &'a mut Load<'b>,
+    state: State,
+    descriptions: HashMap<ObjectId, Arc<DescriptionFile>>,
+    /// Per (cluster, directory): the description's content and the manifests' ids.
+    manifests: BTreeMap<(String, String), (Option<ObjectId>, BTreeMap<String, Leaf>)>,
+}
+
+impl Reader<'_, '_> {
+    fn value(&mut self, path: &str, id: ObjectId) -> Result<Value, ReadError> {
+        let bytes = (self.load)(id).map_err(|source| ReadError::Load {
+            path: path.to_owned(),
+            source,
+        })?;
+        let text = String::from_utf8_lossy(&bytes);
+        yaml::parse_value(&text, &Limits::default()).map_err(|problem| malformed(path, problem.message))
+    }
+
+    fn typed<T: DeserializeOwned>(&mut self, path: &str, id: ObjectId) -> Result<T, ReadError> {
+        serde_json::from_value(self.value(path, id)?).map_err(|error| malformed(path, error.to_string()))
+    }
+
+    fn check_layout(&mut self, id: ObjectId) -> Result<(), ReadError> {
+        let layout = self.value(files::LAYOUT_FILE, id)?;
+        let known =
+            layout["version"].as_u64() == Some(files::LAYOUT_VERSION) && layout["clusterFanOut"].as_u64().unwrap_or(0) == 0;
+        if known {
+            Ok(())
+        } else {
+            Err(ReadError::Layout {
+                found: layout["version"].to_string(),
+            })
+        }
+    }
+
+    fn add(&mut self, path: &str, id: ObjectId) -> Result<(), ReadError> {
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts[..] {
+            ["clusters", cluster, directory, "description.yaml"] => self.manifest_slot(cluster, directory).0 = Some(id),
+            ["clusters", cluster, directory, "manifests", file] => {
+                self.manifest_slot(cluster, directory)
+                    .1
+                    .insert(file.to_owned(), Leaf::known(id));
+            }
+            ["managedclusters", _] => {
+                let value = self.value(path, id)?;
+                let record =
+                    files::read_managed_cluster(&value).ok_or_else(|| malformed(path, "no ManagedCluster".to_owned()))?;
+                self.state.managed_clusters.insert(record.cluster.namespace.clone(), record);
+            }
+            ["provenance", cluster, file] => {
+                let provenance = files::read_provenance(self.typed::<ProvenanceFile>(path, id)?);
+                let directory = stem(file).to_owned();
+                self.state
+                    .provenance
+                    .entry(cluster.to_owned())
+                    .or_default()
+                    .insert(directory, provenance.into());
+            }
+            ["subscriptions", namespace, file] => {
+                let read = files::read_subscription(&self.value(path, id)?);
+                let state = self.subscription(namespace, stem(file));
+                state.bindings.extend(read.bindings);
+                state.excluded = read.excluded;
+            }
+            ["subscriptions", namespace, name, _] => {
+                let value = self.value(path, id)?;
+                files::add_bindings(self.subscription(namespace, name), value.pointer("/bindingClusters"));
+            }
+            ["registrations", "clusters", _] => {
+                let registration: Registration = self.typed(path, id)?;
+                self.state
+                    .registrations
+                    .clusters
+                    .insert(registration.cluster_id.clone(), registration);
+            }
+            ["registrations", "tokens", _] => {
+                let token: Token = self.typed(path, id)?;
+                self.state.registrations.tokens.insert(token.id.clone(), token);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn manifest_slot(&mut self, cluster: &str, directory: &str) -> &mut (Option<ObjectId>, BTreeMap<String, Leaf>) {
+        self.manifests.entry((cluster.to_owned(), directory.to_owned())).or_default()
+    }
+
+    fn subscription(&mut self, namespace: &str, name: &str) -> &mut super::SubscriptionState {
+        self.state
+            .subscriptions
+            .entry((namespace.to_owned(), name.to_owned()))
+            .or_default()
+    }
+
+    fn finish(mut self) -> Result<State, ReadError> {
+        for ((cluster, directory), (file, manifests)) in std::mem::take(&mut self.manifests) {
+            let path = format!("clusters/{cluster}/{directory}/description.yaml");
+            let id = file.ok_or_else(|| malformed(&path, "the file is missing".to_owned()))?;
+            let description = self.description(&path, id, manifests)?;
+            self.state
+                .clusters
+                .entry(cluster)
+                .or_default()
+                .insert(directory, description.into());
+        }
+        Ok(self.state)
+    }
+
+    fn description(
+        &mut self,
+        path: &str,
+        id: ObjectId,
+        manifests: BTreeMap<String, Leaf>,
+    ) -> Result<DescriptionState, ReadError> {
+        let parsed = match self.descriptions.get(&id) {
+            Some(parsed) => parsed.clone(),
+            None => {
+                let parsed: Arc<DescriptionFile> = Arc::new(self.typed(path, id)?);
+                self.descriptions.insert(id, parsed.clone());
+                parsed
+            }
+        };
+        let feeds = parsed.feeds.iter().map(|file| FeedState {
+            feed: file.feed.clone(),
+            digest: file.digest,
+            manifest: file.manifest.clone(),
+        });
+        let file = Leaf::known(id);
+        let (tree_id, trees) = tree::description_trees(&file, &manifests);
+        Ok(DescriptionState {
+            digest: parsed.digest,
+            feeds: feeds.collect(),
+            manifests,
+            file,
+            trees,
+            id: tree_id,
+        })
+    }
+}
+
+fn malformed(path: &str, message: String) -> ReadError {
+    ReadError::Malformed {
+        path: path.to_owned(),
+        message,
+    }
+}
+
+fn stem(file: &str) -> &str {
+    file.strip_suffix(".yaml").unwrap_or(file)
+}
