@@ -10,5 +10,6 @@ pub mod render;
 pub mod schedule;
 pub mod selector;
 pub mod state;
+pub mod status;
 pub mod tree;
 pub mod yaml;

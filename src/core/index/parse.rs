@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn flattens_lists_and_manifests() {
         let list = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
-                    - {apiVersion: v1, kind: Secret, metadata: {name: b, namespace: n}}\n";
-        assert_eq!(names(list), ["ConfigMap a", "Secret n/b"]);
+                    - {apiVersion: v1, kind: Secret, metadata: {name: b, namespace: ns}}\n";
+        assert_eq!(names(list), ["ConfigMap a", "Secret ns/b"]);
         let manifest = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Manifest\nmetadata: {name: x}\n\
                         template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
         assert_eq!(names(manifest), ["Namespace shop"]);

@@ -1,0 +1,47 @@
+//! How long to wait before dialling again. A pure function of the attempt and a random number that the caller draws.
+
+use std::time::Duration;
+
+/// The bounds of the delays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The longest first delay.
+    pub first: Duration,
+    /// The longest delay of all.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// A hub that restarts is found again within two seconds; a thousand agents spread over at least as much.
+    fn default() -> Self {
+        Backoff {
+            first: Duration::from_millis(250),
+            longest: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Backoff {
+    /// The delay before attempt `attempt` (from 0), with full jitter: anything from nothing to the bound, which doubles with each
+    /// attempt. `random` is drawn evenly from 0.0 to 1.0.
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+        let bound = self.first.saturating_mul(1u32 << attempt.min(20)).min(self.longest);
+        bound.mul_f64(random.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest_and_are_spread_from_nothing() {
+        let backoff = Backoff::default();
+        assert_eq!(backoff.delay(0, 1.0), Duration::from_millis(250));
+        assert_eq!(backoff.delay(2, 1.0), Duration::from_secs(1));
+        assert_eq!(backoff.delay(2, 0.5), Duration::from_millis(500));
+        assert_eq!(backoff.delay(u32::MAX, 1.0), Duration::from_secs(15));
+        assert_eq!(backoff.delay(9, 0.0), Duration::ZERO);
+        assert_eq!(backoff.delay(0, f64::from(7)), Duration::from_millis(250));
+    }
+}
