@@ -4,4 +4,5 @@ pub mod api;
 pub mod diagnostic;
 pub mod ids;
 pub mod object;
+pub mod status;
 pub mod tree;

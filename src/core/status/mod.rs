@@ -1,0 +1,187 @@
+//! What an agent says about the Descriptions that it applies: bounded in size, equal when nothing changed. Decides nothing about placement.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::ObjectKey;
+
+/// Longest reason or message that is reported, in bytes; longer ones are cut.
+pub const TEXT_LIMIT: usize = 1024;
+/// Most objects that one report lists; what is not well comes first.
+pub const OBJECTS_LIMIT: usize = 1000;
+
+/// The state of one Description in its cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DescriptionReport {
+    /// `<subscription namespace>.<subscription name>`.
+    pub name: String,
+    /// The whole in one word, as Clusternet names it.
+    pub phase: Phase,
+    /// Why it is not Success, in one sentence; empty when it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Object by object, at most [`OBJECTS_LIMIT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<ObjectReport>,
+}
+
+/// `Description.status.phase`, in Clusternet's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Everything is applied and nothing is left to delete.
+    Success,
+    /// At least one object is not as it should be; the agent goes on trying.
+    Failure,
+    /// Applied for the first time just now, or waiting for the API server.
+    Installing,
+    /// A newer content is being applied.
+    Upgrading,
+    /// Being removed.
+    Uninstalling,
+    /// A word that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Phase {
+    /// The word that goes into `status.phase`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Phase::Success => "Success",
+            Phase::Failure => "Failure",
+            Phase::Installing => "Installing",
+            Phase::Upgrading => "Upgrading",
+            Phase::Uninstalling => "Uninstalling",
+            Phase::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The state of one object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectReport {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// Namespace; absent for cluster-scoped objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// What happened to it last.
+    pub outcome: Outcome,
+    /// Why it is not well, and what to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl ObjectReport {
+    /// A report about the object of this key.
+    pub fn about(api_version: &str, key: &ObjectKey, outcome: Outcome, message: &str) -> Self {
+        ObjectReport {
+            api_version: api_version.to_owned(),
+            kind: key.kind.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            outcome,
+            message: bounded(message),
+        }
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The API server refused it, or it could not be sent.
+    Failed,
+    /// Not done on purpose: kept instead of deleted, or left alone because it is not ours.
+    NotApplied,
+    /// Not done yet: something else has to happen first.
+    Waiting,
+    /// Deleted because nothing asks for it any more.
+    Pruned,
+    /// Applied, as it stands on the state branch.
+    Applied,
+    /// As it was applied before; not sent again.
+    Unchanged,
+    /// A word that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl DescriptionReport {
+    /// A report within the limits: objects that are not well first, then by kind and name.
+    pub fn bounded(name: &str, phase: Phase, reason: &str, mut objects: Vec<ObjectReport>) -> Self {
+        objects.sort_by(|a, b| {
+            let of = |o: &ObjectReport| (o.outcome, o.kind.clone(), o.namespace.clone(), o.name.clone());
+            of(a).cmp(&of(b))
+        });
+        objects.truncate(OBJECTS_LIMIT);
+        DescriptionReport {
+            name: name.to_owned(),
+            phase,
+            reason: bounded(reason),
+            objects,
+        }
+    }
+}
+
+/// The text, cut at [`TEXT_LIMIT`] bytes between two characters, with an ellipsis when something is missing.
+pub fn bounded(text: &str) -> String {
+    if text.len() <= TEXT_LIMIT {
+        return text.to_owned();
+    }
+    const ELLIPSIS: &str = "…";
+    let end = (0..=TEXT_LIMIT - ELLIPSIS.len())
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or_default();
+    format!("{}{ELLIPSIS}", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn object(name: &str, outcome: Outcome) -> ObjectReport {
+        let key = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: Some("shop".into()),
+            name: name.into(),
+        };
+        ObjectReport::about("v1", &key, outcome, "")
+    }
+
+    #[test]
+    fn failures_survive_the_cut() {
+        let mut objects: Vec<_> = (0..2000).map(|n| object(&format!("a{n}"), Outcome::Applied)).collect();
+        objects.push(object("z", Outcome::Failed));
+        let report = DescriptionReport::bounded("shop.web", Phase::Failure, "", objects);
+        assert_eq!(report.objects.len(), OBJECTS_LIMIT);
+        assert_eq!(report.objects[0].name, "z");
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let cut = bounded(&"é".repeat(2000));
+        assert!(cut.len() <= TEXT_LIMIT && cut.ends_with('…'));
+        assert_eq!(bounded("short"), "short");
+    }
+
+    #[test]
+    fn speaks_the_contract() {
+        let report = DescriptionReport::bounded("shop.web", Phase::Success, "", vec![object("a", Outcome::Unchanged)]);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"name": "shop.web", "phase": "Success",
+                "objects": [{"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "a", "outcome": "Unchanged"}]})
+        );
+        let newer: Phase = serde_json::from_str("\"Superseded\"").unwrap();
+        assert_eq!(newer, Phase::Unknown);
+    }
+}
