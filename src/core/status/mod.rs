@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::ids::ObjectKey;
 
 /// Longest reason or message that is reported, in bytes; longer ones are cut.
-pub const TEXT_LIMIT: usize = 1024;
+pub const MAX_MESSAGE_BYTES: usize = 1024;
 /// Most objects that one report lists; what is not well comes first.
-pub const OBJECTS_LIMIT: usize = 1000;
+pub const MAX_REPORTED_OBJECTS: usize = 1000;
 
 /// The state of one Description in its cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,14 +20,16 @@ pub struct DescriptionReport {
     /// Why it is not Success, in one sentence; empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Object by object, at most [`OBJECTS_LIMIT`].
+    /// Object by object, at most [`MAX_REPORTED_OBJECTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectReport>,
 }
 
 /// `Description.status.phase`, in Clusternet's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Phase {
+    /// Nothing has been tried yet.
+    Pending,
     /// Everything is applied and nothing is left to delete.
     Success,
     /// At least one object is not as it should be; the agent goes on trying.
@@ -38,7 +40,9 @@ pub enum Phase {
     Upgrading,
     /// Being removed.
     Uninstalling,
-    /// A word that this version does not know.
+    /// A newer Description took its place.
+    Superseded,
+    /// Not known, or a word that this version does not have.
     #[serde(other)]
     Unknown,
 }
@@ -47,11 +51,13 @@ impl Phase {
     /// The word that goes into `status.phase`.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Phase::Pending => "Pending",
             Phase::Success => "Success",
             Phase::Failure => "Failure",
             Phase::Installing => "Installing",
             Phase::Upgrading => "Upgrading",
             Phase::Uninstalling => "Uninstalling",
+            Phase::Superseded => "Superseded",
             Phase::Unknown => "Unknown",
         }
     }
@@ -71,7 +77,7 @@ pub struct ObjectReport {
     /// Name.
     pub name: String,
     /// What happened to it last.
-    pub outcome: Outcome,
+    pub outcome: ObjectOutcome,
     /// Why it is not well, and what to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -79,7 +85,7 @@ pub struct ObjectReport {
 
 impl ObjectReport {
     /// A report about the object of this key.
-    pub fn about(api_version: &str, key: &ObjectKey, outcome: Outcome, message: &str) -> Self {
+    pub fn about(api_version: &str, key: &ObjectKey, outcome: ObjectOutcome, message: &str) -> Self {
         ObjectReport {
             api_version: api_version.to_owned(),
             kind: key.kind.clone(),
@@ -93,7 +99,7 @@ impl ObjectReport {
 
 /// What happened to an object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum ObjectOutcome {
     /// The API server refused it, or it could not be sent.
     Failed,
     /// Not done on purpose: kept instead of deleted, or left alone because it is not ours.
@@ -118,7 +124,7 @@ impl DescriptionReport {
             let of = |o: &ObjectReport| (o.outcome, o.kind.clone(), o.namespace.clone(), o.name.clone());
             of(a).cmp(&of(b))
         });
-        objects.truncate(OBJECTS_LIMIT);
+        objects.truncate(MAX_REPORTED_OBJECTS);
         DescriptionReport {
             name: name.to_owned(),
             phase,
@@ -128,13 +134,13 @@ impl DescriptionReport {
     }
 }
 
-/// The text, cut at [`TEXT_LIMIT`] bytes between two characters, with an ellipsis when something is missing.
+/// The text, cut at [`MAX_MESSAGE_BYTES`] bytes between two characters, with an ellipsis when something is missing.
 pub fn bounded(text: &str) -> String {
-    if text.len() <= TEXT_LIMIT {
+    if text.len() <= MAX_MESSAGE_BYTES {
         return text.to_owned();
     }
     const ELLIPSIS: &str = "…";
-    let end = (0..=TEXT_LIMIT - ELLIPSIS.len())
+    let end = (0..=MAX_MESSAGE_BYTES - ELLIPSIS.len())
         .rev()
         .find(|at| text.is_char_boundary(*at))
         .unwrap_or_default();
@@ -146,7 +152,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    fn object(name: &str, outcome: Outcome) -> ObjectReport {
+    fn object(name: &str, outcome: ObjectOutcome) -> ObjectReport {
         let key = ObjectKey {
             group: String::new(),
             kind: "ConfigMap".into(),
@@ -158,30 +164,30 @@ mod tests {
 
     #[test]
     fn failures_survive_the_cut() {
-        let mut objects: Vec<_> = (0..2000).map(|n| object(&format!("a{n}"), Outcome::Applied)).collect();
-        objects.push(object("z", Outcome::Failed));
+        let mut objects: Vec<_> = (0..2000).map(|n| object(&format!("a{n}"), ObjectOutcome::Applied)).collect();
+        objects.push(object("z", ObjectOutcome::Failed));
         let report = DescriptionReport::bounded("shop.web", Phase::Failure, "", objects);
-        assert_eq!(report.objects.len(), OBJECTS_LIMIT);
+        assert_eq!(report.objects.len(), MAX_REPORTED_OBJECTS);
         assert_eq!(report.objects[0].name, "z");
     }
 
     #[test]
     fn texts_are_cut_between_characters() {
         let cut = bounded(&"é".repeat(2000));
-        assert!(cut.len() <= TEXT_LIMIT && cut.ends_with('…'));
+        assert!(cut.len() <= MAX_MESSAGE_BYTES && cut.ends_with('…'));
         assert_eq!(bounded("short"), "short");
     }
 
     #[test]
     fn speaks_the_contract() {
-        let report = DescriptionReport::bounded("shop.web", Phase::Success, "", vec![object("a", Outcome::Unchanged)]);
+        let report = DescriptionReport::bounded("shop.web", Phase::Success, "", vec![object("a", ObjectOutcome::Unchanged)]);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(
             json,
             serde_json::json!({"name": "shop.web", "phase": "Success",
                 "objects": [{"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "a", "outcome": "Unchanged"}]})
         );
-        let newer: Phase = serde_json::from_str("\"Superseded\"").unwrap();
+        let newer: Phase = serde_json::from_str("\"Sleeping\"").unwrap();
         assert_eq!(newer, Phase::Unknown);
     }
 }
