@@ -1,6 +1,7 @@
 //! Everything that decides: pure functions from values to values. No IO, no clock, no randomness, no async.
 
 pub mod api;
+pub mod apply;
 pub mod diagnostic;
 pub mod ids;
 pub mod index;

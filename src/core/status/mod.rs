@@ -19,11 +19,35 @@ pub struct DescriptionReport {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// One entry per object, those that are not well first, at most [`MAX_REPORTED_OBJECTS`].
+//! What an agent says about the Descriptions that it applies: bounded in size, equal when nothing changed. Decides nothing about placement.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::ObjectKey;
+
+/// Longest reason or message that is reported, in bytes; longer ones are cut.
+pub const MAX_MESSAGE_BYTES: usize = 1024;
+/// Most objects that one report lists; what is not well comes first.
+pub const MAX_REPORTED_OBJECTS: usize = 1000;
+
+/// The state of one Description in its cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DescriptionReport {
+    /// `<subscription namespace>.<subscription name>`.
+    pub name: String,
+    /// The whole in one word, as Clusternet names it.
+    pub phase: Phase,
+    /// Why it is not Success, in one sentence; empty when it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Object by object, at most [`MAX_REPORTED_OBJECTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<ObjectReport>,
 }
 
 /// Clusternet's phases of a Description.
+/// `Description.status.phase`, in Clusternet's words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// Nothing has been tried yet.
@@ -41,6 +65,19 @@ pub enum Phase {
     /// A newer Description took its place.
     Superseded,
     /// Not known, or a phase that this version does not have.
+    /// Everything is applied and nothing is left to delete.
+    Success,
+    /// At least one object is not as it should be; the agent goes on trying.
+    Failure,
+    /// Applied for the first time just now, or waiting for the API server.
+    Installing,
+    /// A newer content is being applied.
+    Upgrading,
+    /// Being removed.
+    Uninstalling,
+    /// A newer Description took its place.
+    Superseded,
+    /// Not known, or a word that this version does not have.
     #[serde(other)]
     Unknown,
 }
@@ -54,6 +91,31 @@ pub struct ObjectReport {
     /// For example `Deployment`.
     pub kind: String,
     /// Namespace; none for cluster-scoped objects.
+impl Phase {
+    /// The word that goes into `status.phase`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Phase::Pending => "Pending",
+            Phase::Success => "Success",
+            Phase::Failure => "Failure",
+            Phase::Installing => "Installing",
+            Phase::Upgrading => "Upgrading",
+            Phase::Uninstalling => "Uninstalling",
+            Phase::Superseded => "Superseded",
+            Phase::Unknown => "Unknown",
+        }
+    }
+}
+
+/// The state of one object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectReport {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// Namespace; absent for cluster-scoped objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Name.
@@ -61,6 +123,9 @@ pub struct ObjectReport {
     /// What the last run did with it.
     pub outcome: ObjectOutcome,
     /// What the API server said, or why nothing was done; empty when all is well.
+    /// What happened to it last.
+    pub outcome: ObjectOutcome,
+    /// Why it is not well, and what to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
@@ -83,4 +148,112 @@ pub enum ObjectOutcome {
     /// An outcome that this version does not have.
     #[serde(other)]
     Unknown,
+}
+impl ObjectReport {
+    /// A report about the object of this key.
+    pub fn about(api_version: &str, key: &ObjectKey, outcome: ObjectOutcome, message: &str) -> Self {
+        ObjectReport {
+            api_version: api_version.to_owned(),
+            kind: key.kind.clone(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            outcome,
+            message: bounded(message),
+        }
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub enum ObjectOutcome {
+    /// The API server refused it, or it could not be sent.
+    Failed,
+    /// Not done on purpose: kept instead of deleted, or left alone because it is not ours.
+    NotApplied,
+    /// Not done yet: something else has to happen first.
+    Waiting,
+    /// Deleted because nothing asks for it any more.
+    Pruned,
+    /// Applied, as it stands on the state branch.
+    Applied,
+    /// As it was applied before; not sent again.
+    Unchanged,
+    /// A word that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl DescriptionReport {
+    /// A report within the limits: objects that are not well first, then by kind and name.
+    pub fn bounded(name: &str, phase: Phase, reason: &str, mut objects: Vec<ObjectReport>) -> Self {
+        objects.sort_by(|a, b| {
+            let of = |o: &ObjectReport| (o.outcome, o.kind.clone(), o.namespace.clone(), o.name.clone());
+            of(a).cmp(&of(b))
+        });
+        objects.truncate(MAX_REPORTED_OBJECTS);
+        DescriptionReport {
+            name: name.to_owned(),
+            phase,
+            reason: bounded(reason),
+            objects,
+        }
+    }
+}
+
+/// The text, cut at [`MAX_MESSAGE_BYTES`] bytes between two characters, with an ellipsis when something is missing.
+pub fn bounded(text: &str) -> String {
+    if text.len() <= MAX_MESSAGE_BYTES {
+        return text.to_owned();
+    }
+    const ELLIPSIS: &str = "…";
+    let end = (0..=MAX_MESSAGE_BYTES - ELLIPSIS.len())
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or_default();
+    format!("{}{ELLIPSIS}", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn object(name: &str, outcome: ObjectOutcome) -> ObjectReport {
+        let key = ObjectKey {
+            group: String::new(),
+            kind: "ConfigMap".into(),
+            namespace: Some("shop".into()),
+            name: name.into(),
+        };
+        ObjectReport::about("v1", &key, outcome, "")
+    }
+
+    #[test]
+    fn failures_survive_the_cut() {
+        let mut objects: Vec<_> = (0..2000).map(|n| object(&format!("a{n}"), ObjectOutcome::Applied)).collect();
+        objects.push(object("z", ObjectOutcome::Failed));
+        let report = DescriptionReport::bounded("shop.web", Phase::Failure, "", objects);
+        assert_eq!(report.objects.len(), MAX_REPORTED_OBJECTS);
+        assert_eq!(report.objects[0].name, "z");
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let cut = bounded(&"é".repeat(2000));
+        assert!(cut.len() <= MAX_MESSAGE_BYTES && cut.ends_with('…'));
+        assert_eq!(bounded("short"), "short");
+    }
+
+    #[test]
+    fn speaks_the_contract() {
+        let report = DescriptionReport::bounded("shop.web", Phase::Success, "", vec![object("a", ObjectOutcome::Unchanged)]);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"name": "shop.web", "phase": "Success",
+                "objects": [{"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "a", "outcome": "Unchanged"}]})
+        );
+        let newer: Phase = serde_json::from_str("\"Sleeping\"").unwrap();
+        assert_eq!(newer, Phase::Unknown);
+    }
 }

@@ -1,0 +1,29 @@
+//! Desired objects and an inventory become ordered steps. Owns order, pruning and what is remembered; sends nothing.
+//!
+//! ```text
+//! Wanted + Inventory ─plan─► Plan { record, steps } ─► save record ─► Progress: next step ─► results ─► Finished { inventory, outcomes } ─► save
+//! ```
+//!
+//! Invariants, held by the property tests in `tests.rs`:
+//! - before the first write the inventory holds old ∪ new, so that whatever a kill leaves behind is known;
+//! - an entry says `applied: <blob>` only while nothing else can have been written to that object by us;
+//! - an object is deleted only after everything else of its Description was applied;
+//! - planning again after a kill at any point ends in the same state.
+
+mod inventory;
+mod marks;
+mod order;
+mod plan;
+mod progress;
+mod report;
+mod shards;
+#[cfg(test)]
+mod tests;
+
+pub use inventory::{Entry, Inventory, Position};
+pub use marks::{DESCRIPTION_ANNOTATION, MANAGED_LABEL, is_ours, mark};
+pub use order::{is_never_pruned, rank_of};
+pub use plan::{Apply, Content, Desired, Plan, Removal, Scope, Step, Target, Wanted, plan};
+pub use progress::{Done, Finished, Progress};
+pub use report::{Outcomes, Standing, report};
+pub use shards::{BrokenInventory, SHARD_LIMIT, decode_shards, encode_shards};

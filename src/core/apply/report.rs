@@ -1,0 +1,120 @@
+//! What an inventory and the last outcomes say about a Description. Nothing here is stored: a report can always be made again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::inventory::Inventory;
+use crate::core::ids::ObjectKey;
+use crate::core::status::{DescriptionReport, ObjectOutcome, ObjectReport, Phase};
+
+/// What happened last to the objects that something happened to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcomes {
+    /// By Description, then by object.
+    pub objects: BTreeMap<String, BTreeMap<ObjectKey, Standing>>,
+    /// What is wrong with a Description, or with a file of it that is no object.
+    pub troubles: BTreeMap<String, Vec<String>>,
+}
+
+/// Where one object stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// `apiVersion`.
+    pub api_version: String,
+    /// What happened to it last.
+    pub outcome: ObjectOutcome,
+    /// Why, and what to do.
+    pub message: String,
+}
+
+impl Outcomes {
+    /// The Descriptions that something happened to.
+    pub fn subs(&self) -> BTreeSet<String> {
+        self.objects.keys().chain(self.troubles.keys()).cloned().collect()
+    }
+
+    pub(super) fn set(&mut self, sub: &str, key: &ObjectKey, api_version: &str, outcome: ObjectOutcome, message: String) {
+        let api_version = api_version.to_owned();
+        let standing = Standing {
+            api_version,
+            outcome,
+            message,
+        };
+        self.objects.entry(sub.to_owned()).or_default().insert(key.clone(), standing);
+    }
+
+    pub(super) fn trouble(&mut self, sub: &str, message: String) {
+        self.troubles.entry(sub.to_owned()).or_default().push(message);
+    }
+}
+
+/// The report about one Description.
+pub fn report(sub: &str, inventory: &Inventory, outcomes: &Outcomes) -> DescriptionReport {
+    let nothing = BTreeMap::new();
+    let standings = outcomes.objects.get(sub).unwrap_or(&nothing);
+    let troubles = outcomes.troubles.get(sub).map(Vec::as_slice).unwrap_or_default();
+    let of_sub = inventory.entries.iter().filter(|(_, entry)| entry.sub == sub);
+    let mut objects: Vec<ObjectReport> = of_sub
+        .filter(|(key, _)| !standings.contains_key(key))
+        .map(|(key, entry)| ObjectReport::about(&entry.api_version, key, untouched(entry.applied.is_some(), entry.kept), ""))
+        .collect();
+    objects.extend(
+        standings
+            .iter()
+            .map(|(key, s)| ObjectReport::about(&s.api_version, key, s.outcome, &s.message)),
+    );
+    let (phase, reason) = conclude(&objects, troubles);
+    DescriptionReport::bounded(sub, phase, &reason, objects)
+}
+
+/// The outcome of an object that this run of the agent has not touched.
+fn untouched(applied: bool, kept: bool) -> ObjectOutcome {
+    match (applied, kept) {
+        (_, true) => ObjectOutcome::NotApplied,
+        (true, false) => ObjectOutcome::Unchanged,
+        (false, false) => ObjectOutcome::Waiting,
+    }
+}
+
+fn conclude(objects: &[ObjectReport], troubles: &[String]) -> (Phase, String) {
+    let with = |outcome: ObjectOutcome| objects.iter().filter(move |o| o.outcome == outcome);
+    if let Some(first) = troubles.first() {
+        let more = troubles.len() - 1 + with(ObjectOutcome::Failed).count();
+        let rest = if more > 0 {
+            format!(" (and {more} more)")
+        } else {
+            String::new()
+        };
+        return (Phase::Failure, format!("{first}{rest}"));
+    }
+    if let Some(first) = with(ObjectOutcome::Failed).next() {
+        let count = with(ObjectOutcome::Failed).count();
+        let reason = format!(
+            "{count} of {} objects failed; {}: {}",
+            objects.len(),
+            named(first),
+            first.message
+        );
+        return (Phase::Failure, reason);
+    }
+    if let Some(first) = with(ObjectOutcome::Waiting).next() {
+        let count = with(ObjectOutcome::Waiting).count();
+        let reason = format!(
+            "{count} of {} objects are waiting; {}: {}",
+            objects.len(),
+            named(first),
+            first.message
+        );
+        return (Phase::Installing, reason);
+    }
+    match with(ObjectOutcome::NotApplied).next() {
+        Some(first) => (Phase::Success, format!("{}: {}", named(first), first.message)),
+        None => (Phase::Success, String::new()),
+    }
+}
+
+fn named(object: &ObjectReport) -> String {
+    match &object.namespace {
+        Some(namespace) => format!("{} {namespace}/{}", object.kind, object.name),
+        None => format!("{} {}", object.kind, object.name),
+    }
+}
