@@ -4,3 +4,4 @@
 pub mod core;
 pub mod tunnel;
 pub mod wire;
+pub mod kubeapi;

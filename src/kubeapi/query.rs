@@ -1,0 +1,203 @@
+//! Query parameters of list, watch and write requests as typed options. Pure.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::error::ApiError;
+use super::selector::{FieldSelector, LabelSelector};
+
+/// The decoded query: the last value of each name.
+#[derive(Debug, Clone, Default)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Decodes `a=b&c=d`.
+    pub fn parse(text: &str) -> Query {
+        Query(text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect())
+    }
+
+    /// The value of a parameter that is present and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the parameter is there at all, as in `?verbose`.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Kubernetes takes any value but `0` and `false` for true.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| value != "0" && value != "false")
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        self.get(name).map(str::parse).transpose().map_err(|_| {
+            let given = self.get(name).unwrap_or_default();
+            ApiError::bad_request(format!("query parameter {name}={given:?} is not a number"))
+        })
+    }
+}
+
+fn pair(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (decode(name), decode(value))
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+}
+
+/// `ListOptions`.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Objects whose labels match.
+    pub labels: LabelSelector,
+    /// Objects whose fields match.
+    pub fields: FieldSelector,
+    /// Most objects in one answer; 0 means all.
+    pub limit: usize,
+    /// Where the previous answer ended.
+    pub continue_token: Option<String>,
+    /// The revision that the client knows; 0 means any.
+    pub resource_version: Option<u64>,
+    /// `Exact` or `NotOlderThan`.
+    pub resource_version_match: Option<String>,
+    /// A watch instead of a list.
+    pub watch: bool,
+    /// The client understands bookmarks.
+    pub bookmarks: bool,
+    /// A watch that begins with the current objects and a bookmark at their end.
+    pub send_initial_events: bool,
+    /// When the server ends the watch.
+    pub timeout_seconds: Option<u64>,
+}
+
+impl ListOptions {
+    /// Reads the options; a selector that does not parse is an error.
+    pub fn parse(query: &Query) -> Result<ListOptions, ApiError> {
+        Ok(ListOptions {
+            labels: LabelSelector::parse(query.get("labelSelector").unwrap_or_default())
+                .map_err(|error| ApiError::bad_request(error.to_string()))?,
+            fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())
+                .map_err(|error| ApiError::bad_request(error.to_string()))?,
+            limit: query
+                .number("limit")?
+                .and_then(|limit| usize::try_from(limit).ok())
+                .unwrap_or(0),
+            continue_token: query.get("continue").map(str::to_owned),
+            resource_version: resource_version(query)?,
+            resource_version_match: query.get("resourceVersionMatch").map(str::to_owned),
+            watch: query.flag("watch"),
+            bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events: query.flag("sendInitialEvents"),
+            timeout_seconds: query.number("timeoutSeconds")?,
+        })
+    }
+}
+
+fn resource_version(query: &Query) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query.get("resourceVersion") else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        ApiError::bad_request(format!(
+            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
+}
+
+/// Options of create, update, patch and delete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Answer as if done, and do nothing.
+    pub dry_run: bool,
+    /// Who owns the fields that the request sets.
+    pub field_manager: String,
+    /// Take fields away from other managers.
+    pub force: bool,
+    /// `Ignore`, `Warn` or `Strict`.
+    pub field_validation: String,
+    /// Who asks, for messages.
+    pub user: String,
+}
+
+impl WriteOptions {
+    /// Reads the options; without `fieldManager` the manager is the user agent up to its first slash, as in Kubernetes.
+    pub fn parse(query: &Query, user_agent: &str, user: &str) -> Result<WriteOptions, ApiError> {
+        let dry_run = match query.get("dryRun") {
+            None => false,
+            Some("All") => true,
+            Some(other) => {
+                return Err(ApiError::bad_request(format!(
+                    "Invalid value: {other:?}: dryRun may only be \"All\""
+                )));
+            }
+        };
+        let manager = query.get("fieldManager").or_else(|| user_agent.split('/').next());
+        Ok(WriteOptions {
+            dry_run,
+            field_manager: manager.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned(),
+            force: query.flag("force"),
+            field_validation: query.get("fieldValidation").unwrap_or("Warn").to_owned(),
+            user: user.to_owned(),
+        })
+    }
+}
+
+/// `DeleteOptions`, from the body and the query.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Delete only an object with this UID.
+    pub uid: Option<String>,
+    /// Delete only this very revision.
+    pub resource_version: Option<String>,
+    /// `Foreground`, `Background` or `Orphan`.
+    pub propagation: Option<String>,
+    /// Seconds that the object may take to go.
+    pub grace_seconds: Option<i64>,
+}
+
+impl DeleteOptions {
+    /// The body's fields win over the query's, as in Kubernetes.
+    pub fn parse(query: &Query, body: Option<&Value>) -> DeleteOptions {
+        let text = |pointer: &str| body?.pointer(pointer)?.as_str().map(str::to_owned);
+        let grace = || body?.get("gracePeriodSeconds")?.as_i64();
+        DeleteOptions {
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            propagation: text("/propagationPolicy").or_else(|| query.get("propagationPolicy").map(str::to_owned)),
+            grace_seconds: grace().or_else(|| query.get("gracePeriodSeconds").and_then(|text| text.parse().ok())),
+        }
+    }
+
+    /// Whether the body asks for a dry run.
+    pub fn body_wants_dry_run(body: Option<&Value>) -> bool {
+        body.and_then(|body| body.get("dryRun"))
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.iter().any(|entry| entry == "All"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn reads_list_options() {
+        let query = Query::parse("watch=true&labelSelector=app%3Dweb%2Ctier+in+%28a%2Cb%29&limit=500&resourceVersion=7");
+        let options = ListOptions::parse(&query).unwrap();
+        assert!(options.watch);
+        assert_eq!((options.limit, options.resource_version), (500, Some(7)));
+        assert!(ListOptions::parse(&Query::parse("resourceVersion=x")).is_err());
+    }
+
+    #[test]
+    fn the_manager_defaults_to_the_user_agent() {
+        let options = WriteOptions::parse(&Query::parse("dryRun=All"), "kubectl/v1.32 (linux)", "alice").unwrap();
+        assert_eq!((options.field_manager.as_str(), options.dry_run), ("kubectl", true));
+    }
+}

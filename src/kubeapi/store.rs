@@ -1,0 +1,444 @@
+//! The versioned object store behind a front: objects in order, one revision counter, and a bounded history per collection for
+//! watches. Owns no HTTP and no rules about objects. Writers never wait for watchers: whoever falls behind the history is told so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::resource::ResourceId;
+use crate::core::object::Object;
+
+/// A position in a collection: namespace (empty for cluster-scoped objects) and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// Namespace, empty for cluster-scoped objects.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+}
+
+impl ObjectName {
+    /// A name in a namespace.
+    pub fn new(namespace: Option<&str>, name: &str) -> ObjectName {
+        ObjectName {
+            namespace: namespace.unwrap_or_default().into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is different.
+    Modified,
+    /// It is gone; the object is its last state under the revision of the removal.
+    Deleted,
+}
+
+/// One entry of a collection's history.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The revision that the change made.
+    pub revision: u64,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The object after the change.
+    pub object: Arc<Value>,
+    /// The object before it, so that a watch with a selector can tell who left the selection.
+    pub previous: Option<Arc<Value>>,
+}
+
+/// A piece of a collection's history.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// The changes, oldest first.
+    pub items: Vec<Change>,
+    /// Everything up to this revision is included.
+    pub up_to: u64,
+}
+
+/// The position is older than the history that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("changes after revision {asked} are no longer kept, the oldest known is {oldest}")]
+pub struct Expired {
+    /// The position asked for.
+    pub asked: u64,
+    /// The oldest position from which the history is complete.
+    pub oldest: u64,
+}
+
+/// A consistent view of a collection.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Revision of the view.
+    pub revision: u64,
+    /// Objects ordered by namespace and name.
+    pub items: Vec<Arc<Value>>,
+}
+
+/// The store; share it in an `Arc`.
+#[derive(Debug)]
+pub struct Store {
+    state: Mutex<State>,
+    revisions: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    revision: u64,
+    /// Nothing is known about changes up to here.
+    origin: u64,
+    history: usize,
+    collections: BTreeMap<ResourceId, Collection>,
+}
+
+#[derive(Debug)]
+struct Collection {
+    objects: BTreeMap<ObjectName, Arc<Value>>,
+    changes: VecDeque<Change>,
+    /// The history is complete for positions from here on.
+    complete_from: u64,
+    changed: watch::Sender<u64>,
+}
+
+impl Collection {
+    fn new(origin: u64) -> Collection {
+        Collection {
+            objects: BTreeMap::new(),
+            changes: VecDeque::new(),
+            complete_from: origin,
+            changed: watch::Sender::new(origin),
+        }
+    }
+
+    fn record(&mut self, change: Change, limit: usize) {
+        let revision = change.revision;
+        self.changes.push_back(change);
+        while self.changes.len() > limit {
+            if let Some(dropped) = self.changes.pop_front() {
+                self.complete_from = dropped.revision;
+            }
+        }
+        self.changed.send_replace(revision);
+    }
+
+    fn in_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Arc<Value>> {
+        let start = match namespace {
+            Some(namespace) => Bound::Included(ObjectName::new(Some(namespace), "")),
+            None => Bound::Unbounded,
+        };
+        self.objects
+            .range((start, Bound::Unbounded))
+            .take_while(move |(key, _)| namespace.is_none_or(|namespace| *key.namespace == *namespace))
+            .map(|(_, object)| object)
+    }
+}
+
+impl Store {
+    /// An empty store whose revisions begin above `origin` and that keeps `history` changes per collection.
+    ///
+    /// A server whose objects do not survive a restart passes a number that grows with every start (microseconds since 1970), so
+    /// that clients with a revision from before the restart are told to list again instead of missing changes.
+    pub fn new(origin: u64, history: usize) -> Store {
+        Store {
+            state: Mutex::new(State {
+                revision: origin,
+                origin,
+                history: history.max(1),
+                collections: BTreeMap::new(),
+            }),
+            revisions: watch::Sender::new(origin),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest revision.
+    pub fn revision(&self) -> u64 {
+        self.lock().revision
+    }
+
+    /// Follows the latest revision, for whoever persists or projects the store.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.revisions.subscribe()
+    }
+
+    /// One object.
+    pub fn get(&self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
+        let state = self.lock();
+        let collection = state.collections.get(resource)?;
+        collection.objects.get(&ObjectName::new(namespace, name)).cloned()
+    }
+
+    /// The objects of a collection, of one namespace or of all.
+    pub fn list(&self, resource: &ResourceId, namespace: Option<&str>) -> Listing {
+        let state = self.lock();
+        let items = state.collections.get(resource);
+        Listing {
+            revision: state.revision,
+            items: items.map_or_else(Vec::new, |items| items.in_namespace(namespace).cloned().collect()),
+        }
+    }
+
+    /// Every object of every collection with the revision, for a snapshot.
+    pub fn everything(&self) -> (u64, Vec<(ResourceId, Arc<Value>)>) {
+        let state = self.lock();
+        let collections = state.collections.iter();
+        let objects =
+            collections.flat_map(|(id, collection)| collection.objects.values().map(move |object| (id.clone(), object.clone())));
+        (state.revision, objects.collect())
+    }
+
+    /// Follows the collection's latest revision; wakes watches.
+    pub fn follow(&self, resource: &ResourceId) -> watch::Receiver<u64> {
+        self.lock().collection(resource).changed.subscribe()
+    }
+
+    /// At most `limit` changes after a revision, oldest first.
+    pub fn changes_after(&self, resource: &ResourceId, revision: u64, limit: usize) -> Result<Changes, Expired> {
+        let mut state = self.lock();
+        let latest = state.revision;
+        let collection = state.collection(resource);
+        if revision < collection.complete_from {
+            return Err(Expired {
+                asked: revision,
+                oldest: collection.complete_from,
+            });
+        }
+        let start = collection.changes.partition_point(|change| change.revision <= revision);
+        let items: Vec<Change> = collection.changes.iter().skip(start).take(limit).cloned().collect();
+        let truncated = start + items.len() < collection.changes.len();
+        let up_to = match items.last() {
+            Some(last) if truncated => last.revision,
+            _ => latest.max(revision),
+        };
+        Ok(Changes { items, up_to })
+    }
+
+    /// Creates or replaces an object that somebody else owns; the same content again changes nothing. The store sets
+    /// `metadata.resourceVersion`; what the object says there is ignored. True when something changed.
+    pub fn upsert(&self, resource: &ResourceId, object: Object) -> bool {
+        self.write(|transaction| {
+            let current = transaction.get(resource, object.namespace(), object.name());
+            let unchanged = current.is_some_and(|current| same_but_revision(&current, object.as_value()));
+            if !unchanged {
+                transaction.put(resource, object.into_value());
+            }
+            !unchanged
+        })
+    }
+
+    /// Removes an object; true when there was one.
+    pub fn remove(&self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> bool {
+        self.write(|transaction| transaction.remove(resource, namespace, name).is_some())
+    }
+
+    /// Runs reads and writes as one step that nobody sees half-done. There is no roll-back: decide first, then write.
+    pub fn write<T>(&self, run: impl FnOnce(&mut Transaction<'_>) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.revision;
+        let answer = run(&mut Transaction { state: &mut state });
+        let after = state.revision;
+        drop(state);
+        if after != before {
+            self.revisions.send_if_modified(|latest| {
+                let newer = after > *latest;
+                *latest = after.max(*latest);
+                newer
+            });
+        }
+        answer
+    }
+}
+
+impl State {
+    fn collection(&mut self, resource: &ResourceId) -> &mut Collection {
+        let origin = self.origin;
+        self.collections
+            .entry(resource.clone())
+            .or_insert_with(|| Collection::new(origin))
+    }
+}
+
+/// Exclusive access to the store.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    state: &'a mut State,
+}
+
+impl Transaction<'_> {
+    /// One object.
+    pub fn get(&self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
+        let collection = self.state.collections.get(resource)?;
+        collection.objects.get(&ObjectName::new(namespace, name)).cloned()
+    }
+
+    /// The objects of a collection, of one namespace or of all.
+    pub fn list(&self, resource: &ResourceId, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        let collection = self.state.collections.get(resource);
+        collection.map_or_else(Vec::new, |collection| collection.in_namespace(namespace).cloned().collect())
+    }
+
+    /// The collections that hold an object in the namespace.
+    pub fn collections_in(&self, namespace: &str) -> Vec<ResourceId> {
+        let collections = self.state.collections.iter();
+        collections
+            .filter(|(_, collection)| collection.in_namespace(Some(namespace)).next().is_some())
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Creates or replaces the object under a new revision, which is written into its metadata.
+    pub fn put(&mut self, resource: &ResourceId, mut object: Value) -> Arc<Value> {
+        let revision = self.next_revision(&mut object);
+        let name = name_of(&object);
+        let object = Arc::new(object);
+        let history = self.state.history;
+        let collection = self.state.collection(resource);
+        let previous = collection.objects.insert(name, object.clone());
+        let change = Change {
+            revision,
+            kind: if previous.is_some() {
+                ChangeKind::Modified
+            } else {
+                ChangeKind::Added
+            },
+            object: object.clone(),
+            previous,
+        };
+        collection.record(change, history);
+        object
+    }
+
+    /// Removes the object; its last state is returned under the revision of the removal.
+    pub fn remove(&mut self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
+        let name = ObjectName::new(namespace, name);
+        let previous = self.state.collections.get_mut(resource)?.objects.remove(&name)?;
+        let mut last = Value::clone(&previous);
+        let revision = self.next_revision(&mut last);
+        let object = Arc::new(last);
+        let history = self.state.history;
+        let change = Change {
+            revision,
+            kind: ChangeKind::Deleted,
+            object: object.clone(),
+            previous: Some(previous),
+        };
+        self.state.collection(resource).record(change, history);
+        Some(object)
+    }
+
+    fn next_revision(&mut self, object: &mut Value) -> u64 {
+        self.state.revision += 1;
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_owned(), Value::String(self.state.revision.to_string()));
+        }
+        self.state.revision
+    }
+}
+
+fn name_of(object: &Value) -> ObjectName {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    ObjectName::new(text("/metadata/namespace"), text("/metadata/name").unwrap_or_default())
+}
+
+fn same_but_revision(current: &Value, new: &Value) -> bool {
+    let (Some(current), Some(new)) = (current.as_object(), new.as_object()) else {
+        return false;
+    };
+    let without = |map: &serde_json::Map<String, Value>| map.keys().filter(|key| *key != "metadata").count();
+    let metadata = |map: &serde_json::Map<String, Value>| {
+        let mut metadata = map.get("metadata").cloned().unwrap_or_default();
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        metadata
+    };
+    without(current) == without(new)
+        && current
+            .iter()
+            .all(|(key, value)| key == "metadata" || new.get(key) == Some(value))
+        && metadata(current) == metadata(new)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    fn pods() -> ResourceId {
+        ResourceId {
+            group: "".into(),
+            plural: "pods".into(),
+        }
+    }
+
+    fn pod(name: &str, value: &str) -> Object {
+        Object::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "a"}, "x": value,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_same_again_is_no_change() {
+        let store = Store::new(100, 10);
+        assert!(store.upsert(&pods(), pod("web", "1")));
+        assert!(!store.upsert(&pods(), pod("web", "1")));
+        assert_eq!(store.revision(), 101);
+        assert!(store.upsert(&pods(), pod("web", "2")));
+        assert!(store.remove(&pods(), Some("a"), "web"));
+        assert!(!store.remove(&pods(), Some("a"), "web"));
+        let kinds: Vec<_> = store
+            .changes_after(&pods(), 100, 9)
+            .unwrap()
+            .items
+            .iter()
+            .map(|c| c.kind)
+            .collect();
+        assert_eq!(kinds, [ChangeKind::Added, ChangeKind::Modified, ChangeKind::Deleted]);
+    }
+
+    #[test]
+    fn who_falls_behind_is_told() {
+        let store = Store::new(0, 3);
+        for n in 0..10 {
+            store.upsert(&pods(), pod("web", &n.to_string()));
+        }
+        assert_eq!(
+            store.changes_after(&pods(), 6, 9).unwrap_err(),
+            Expired { asked: 6, oldest: 7 }
+        );
+        assert_eq!(store.changes_after(&pods(), 7, 9).unwrap().items.len(), 3);
+        assert!(store.changes_after(&pods(), 10, 9).unwrap().items.is_empty());
+    }
+
+    #[test]
+    fn lists_are_ordered_and_bounded_by_namespace() {
+        let store = Store::new(0, 3);
+        for (namespace, name) in [("b", "x"), ("a", "z"), ("a", "y"), ("ab", "w")] {
+            let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}});
+            store.upsert(&pods(), Object::from_value(object).unwrap());
+        }
+        let names = |namespace| -> Vec<String> {
+            let items = store.list(&pods(), namespace).items;
+            items
+                .iter()
+                .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(names(None), ["y", "z", "w", "x"]);
+        assert_eq!(names(Some("a")), ["y", "z"]);
+        assert!(names(Some("c")).is_empty());
+    }
+}
