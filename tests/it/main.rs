@@ -2,3 +2,33 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod tunnel;
+//! The integration tests: one binary, one module per boundary. `support` is what they stand on.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start servers, write files and look at the world"
+)]
+
+mod architecture;
+mod harness;
+mod support;
+
+/// A file that no `mod` names is never compiled, and its tests never run.
+#[test]
+fn no_test_file_is_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    for (directory, parent) in [(folder.clone(), "main.rs"), (folder.join("support"), "support/mod.rs")] {
+        let named = std::fs::read_to_string(folder.join(parent)).unwrap();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            let module = name.trim_end_matches(".rs");
+            let is_named = named
+                .lines()
+                .any(|line| line.trim_start_matches("pub(crate) ") == format!("mod {module};"));
+            assert!(
+                is_named || ["main", "mod"].contains(&module),
+                "tests/it: {name} is named by no `mod` line in {parent}"
+            );
+        }
+    }
+}
