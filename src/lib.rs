@@ -2,6 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+pub mod kubeapi;
 pub mod tunnel;
 pub mod wire;
-pub mod kubeapi;

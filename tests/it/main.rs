@@ -1,7 +1,3 @@
-//! The integration tests: one binary, one module per boundary.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod tunnel;
 //! The integration tests: one binary, one module per boundary. `support` is what they stand on.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(
@@ -12,6 +8,7 @@ mod tunnel;
 mod architecture;
 mod harness;
 mod support;
+mod tunnel;
 
 /// A file that no `mod` names is never compiled, and its tests never run.
 #[test]
