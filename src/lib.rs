@@ -1,7 +1,9 @@
 //! Branchline manages many Kubernetes clusters from one git repository.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod core;
+pub mod git;
 pub mod kubeapi;
 pub mod tunnel;
 pub mod wire;

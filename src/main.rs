@@ -1,2 +1,7 @@
-//! The `branchline` program.
-fn main() {}
+//! The binary: argv to a command, its outcome to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    branchline::cli::main(std::env::args_os())
+}

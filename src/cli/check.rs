@@ -1,0 +1,119 @@
+//! `branchline check`: diagnostics of a source, nothing else.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::core::diagnostic::Diagnostic;
+use crate::core::index::{Reading, Snapshot};
+use crate::core::render::RenderSettings;
+use crate::core::schedule::Cluster;
+use crate::core::state::ClusterRecord;
+
+use super::output::{Output, count};
+use super::{CliError, source};
+
+/// Arguments of `branchline check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A folder, or a repository and a revision as repo@rev
+    source: String,
+    /// ManagedClusters as YAML; without it those below hub/ count
+    #[arg(long, value_name = "FILE")]
+    clusters: Option<PathBuf>,
+    /// Directory in SOURCE that is read
+    #[arg(long, value_name = "P", default_value = "")]
+    path: String,
+    /// The state before, a folder made by `render --out` or repo@branch: what is held keeps it
+    #[arg(long, value_name = "STATE")]
+    previous: Option<String>,
+    /// Output format of the diagnostics
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Let Secrets with plain data be feeds
+    #[arg(long)]
+    allow_plain_secrets: bool,
+}
+
+/// How diagnostics are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// One line each on stderr
+    Text,
+    /// One JSON document on stdout
+    Json,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
+    let (files, contents) = source::open(&args.source, &args.path)?;
+    let (snapshot, diagnostics) = source::index(&files, &contents)?;
+    let records = match &args.clusters {
+        Some(path) => source::read_clusters(path)?,
+        None => clusters_of(&snapshot),
+    };
+    let (previous, _) = source::read_previous(args.previous.as_deref())?;
+    let no_fleet = records.is_empty();
+    let settings = RenderSettings {
+        allow_plain_secrets: args.allow_plain_secrets,
+    };
+    let (outcome, fleet) = source::run(&snapshot, diagnostics, records, &previous, settings);
+    let mut diagnostics = outcome.diagnostics;
+    if no_fleet {
+        // Without clusters nothing can be said about who gets what.
+        diagnostics.retain(|found| !["no-cluster-matches", "localization-for-no-cluster"].contains(&found.code.as_str()));
+    }
+    let code = report(&diagnostics, args.output, out);
+    if args.output == Format::Text {
+        let clusters = count(fleet.records.len(), "cluster");
+        out.note(&format!(
+            "{} for {clusters}: {}",
+            count(snapshot.subscriptions.len(), "Subscription"),
+            summary(&diagnostics)
+        ));
+        if no_fleet {
+            out.note("overrides were not tried: add --clusters FILE with the ManagedClusters");
+        }
+        out.note(&format!("next: branchline render {} --clusters FILE --out DIR", args.source));
+    }
+    Ok(code)
+}
+
+/// The clusters that `hub/` defines.
+fn clusters_of(snapshot: &Snapshot) -> Vec<ClusterRecord> {
+    let valid = snapshot.clusters.values().filter_map(Reading::valid);
+    let cluster = |known: &crate::core::index::ClusterDefinition| {
+        Cluster::new(
+            &known.name,
+            known.namespace.as_deref(),
+            known.cluster_id.clone(),
+            known.labels.clone(),
+        )
+    };
+    valid
+        .map(|known| ClusterRecord {
+            cluster: cluster(known),
+            cluster_type: String::new(),
+        })
+        .collect()
+}
+
+/// Prints diagnostics and gives the exit code that they mean.
+pub(super) fn report(diagnostics: &[Diagnostic], format: Format, out: &mut Output) -> ExitCode {
+    match format {
+        Format::Text => out.diagnostics(diagnostics),
+        Format::Json => out.line(&serde_json::json!({ "diagnostics": diagnostics }).to_string()),
+    }
+    ExitCode::from(u8::from(diagnostics.iter().any(Diagnostic::is_error)))
+}
+
+/// `no errors`, `1 error, 2 warnings`.
+pub(super) fn summary(diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|found| found.is_error()).count();
+    let warnings = diagnostics.len() - errors;
+    match (errors, warnings) {
+        (0, 0) => "no errors".to_owned(),
+        (0, warnings) => format!("no errors, {}", count(warnings, "warning")),
+        (errors, 0) => count(errors, "error"),
+        (errors, warnings) => format!("{}, {}", count(errors, "error"), count(warnings, "warning")),
+    }
+}

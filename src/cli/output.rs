@@ -1,0 +1,83 @@
+//! Where commands write: results to stdout, everything about them to stderr; colours only on a terminal, `NO_COLOR` honoured.
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+
+use crate::core::diagnostic::Diagnostic;
+
+use super::CliError;
+
+/// The terminal.
+#[derive(Debug)]
+pub(super) struct Output {
+    colours: bool,
+}
+
+impl Output {
+    /// The process's own streams.
+    pub(super) fn new() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Output {
+            colours: wanted && io::stderr().is_terminal(),
+        }
+    }
+
+    /// A line of the result. A reader that has gone away (`| head`) is not a failure.
+    pub(super) fn line(&mut self, text: &str) {
+        let _ = writeln!(io::stdout(), "{text}");
+    }
+
+    /// Text of the result as it is.
+    pub(super) fn text(&mut self, text: &str) {
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
+
+    /// A remark beside the result.
+    pub(super) fn note(&mut self, text: &str) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// Diagnostics, one a line.
+    pub(super) fn diagnostics(&mut self, diagnostics: &[Diagnostic]) {
+        for diagnostic in diagnostics {
+            let text = diagnostic.to_string();
+            let (word, colour) = if diagnostic.is_error() {
+                ("error: ", "31")
+            } else {
+                ("warning: ", "33")
+            };
+            self.note(&self.coloured(&text, word, colour));
+        }
+    }
+
+    /// An error with its causes and its hint.
+    pub(super) fn problem(&mut self, error: &CliError) {
+        let mut text = format!("error: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        if !error.hint().is_empty() {
+            text.push_str(&format!(" ({})", error.hint()));
+        }
+        self.note(&self.coloured(&text, "error: ", "31"));
+    }
+
+    fn coloured(&self, text: &str, word: &str, colour: &str) -> String {
+        if self.colours {
+            text.replacen(word, &format!("\x1b[{colour}m{word}\x1b[0m"), 1)
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
+}

@@ -1,0 +1,143 @@
+//! `branchline render`: the state branch's tree from a source and clusters, offline.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::core::render::RenderSettings;
+use crate::core::state::{self, Leaf, State};
+
+use super::check::{self, Format};
+use super::output::{Output, count};
+use super::source::Contents;
+use super::{CliError, source};
+
+/// Arguments of `branchline render`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A folder, or a repository and a revision as repo@rev
+    source: String,
+    /// ManagedClusters as YAML
+    #[arg(long, value_name = "FILE")]
+    clusters: PathBuf,
+    /// Directory in SOURCE that is read
+    #[arg(long, value_name = "P", default_value = "")]
+    path: String,
+    /// The state before, a folder made by `render --out` or repo@branch: what is held keeps it
+    #[arg(long, value_name = "STATE")]
+    previous: Option<String>,
+    /// Write exactly the state branch's tree to this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Output format of the diagnostics
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Let Secrets with plain data be feeds
+    #[arg(long)]
+    allow_plain_secrets: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
+    if args.output == Format::Json && args.out.is_none() {
+        return Err(CliError::usage(
+            "-o json needs --out DIR, because the manifests go to stdout otherwise",
+            "add --out DIR, or use branchline check",
+        ));
+    }
+    let (files, contents) = source::open(&args.source, &args.path)?;
+    let (snapshot, diagnostics) = source::index(&files, &contents)?;
+    let records = source::read_clusters(&args.clusters)?;
+    let (previous, previous_contents) = source::read_previous(args.previous.as_deref())?;
+    let settings = RenderSettings {
+        allow_plain_secrets: args.allow_plain_secrets,
+    };
+    let (outcome, _) = source::run(&snapshot, diagnostics, records, &previous, settings);
+    let written = load_all(&outcome.state, previous_contents.as_ref())?;
+    match &args.out {
+        Some(directory) => write_all(directory, &written)?,
+        None => print_manifests(&written, out),
+    }
+    let code = check::report(&outcome.diagnostics, args.output, out);
+    for pending in &outcome.pending {
+        out.note(&format!(
+            "pending in {}: {} of Subscription {} (ApplyLater)",
+            pending.cluster, pending.feed, pending.subscription
+        ));
+    }
+    if args.output == Format::Text {
+        let manifests = written.iter().filter(|(path, _)| is_manifest(path)).count();
+        let clusters = count(outcome.state.managed_clusters.len(), "cluster");
+        out.note(&format!(
+            "{} for {clusters}: {}",
+            count(manifests, "manifest"),
+            check::summary(&outcome.diagnostics)
+        ));
+        if let Some(directory) = &args.out {
+            out.note(&format!("next: git diff --no-index OLD {}", directory.display()));
+        }
+    }
+    Ok(code)
+}
+
+fn is_manifest(path: &str) -> bool {
+    path.starts_with("clusters/") && path.contains("/manifests/")
+}
+
+fn load_all(state: &State, previous: Option<&Contents>) -> Result<Vec<(String, Vec<u8>)>, CliError> {
+    let load = |(path, leaf): (String, Leaf)| {
+        let bytes = match (leaf.bytes, previous) {
+            (Some(bytes), _) => bytes.to_vec(),
+            (None, Some(contents)) => contents.load(leaf.id).map_err(|error| {
+                CliError::failed(
+                    format!("cannot read {path} of the previous state"),
+                    "name the state that it was made from",
+                )
+                .because(error)
+            })?,
+            (None, None) => {
+                return Err(CliError::failed(
+                    format!("{path} is held but there is no previous state"),
+                    "add --previous STATE",
+                ));
+            }
+        };
+        Ok((path, bytes))
+    };
+    state::paths(state).into_iter().map(load).collect()
+}
+
+fn print_manifests(files: &[(String, Vec<u8>)], out: &mut Output) {
+    for (path, bytes) in files.iter().filter(|(path, _)| is_manifest(path)) {
+        out.text(&format!("---\n# {path}\n{}", String::from_utf8_lossy(bytes)));
+    }
+}
+
+/// Writes the tree. A folder with anything else than an earlier render is refused, because files that are not in the tree are removed.
+fn write_all(directory: &Path, files: &[(String, Vec<u8>)]) -> Result<(), CliError> {
+    let failed = |error| {
+        CliError::failed(
+            format!("cannot write to {}", directory.display()),
+            "check the path and its permissions",
+        )
+        .because(error)
+    };
+    let occupied = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+    if occupied && !directory.join(state::LAYOUT_FILE).is_file() {
+        let message = format!("{} holds something else than an earlier render", directory.display());
+        return Err(CliError::usage(message, "name an empty or a new folder"));
+    }
+    for name in ["clusters", "managedclusters", "provenance", "registrations", "subscriptions"] {
+        match std::fs::remove_dir_all(directory.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    for (path, bytes) in files {
+        let file = directory.join(path);
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        std::fs::write(&file, bytes).map_err(failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! What `render` and `check` work on: a folder or `repo@rev`, ManagedClusters from a file, a previous state. Reads, decides nothing.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::index::{self, Format, IGNORE_FILE, ParseCache, Snapshot};
+use crate::core::object::Object;
+use crate::core::pipeline::{self, FleetResult, Inputs, Outcome};
+use crate::core::render::{RenderCache, RenderSettings};
+use crate::core::schedule::Cluster;
+use crate::core::state::{self, ClusterRecord, State};
+use crate::core::tree::{EntryMode, FileEntry, FileTree};
+use crate::core::yaml::{self, Limits};
+use crate::git::Repo;
+
+use super::CliError;
+
+/// Where content comes from.
+pub(super) enum Contents {
+    /// Files that were read already.
+    Folder(HashMap<ObjectId, Vec<u8>>),
+    /// A repository's object database.
+    Repository(crate::git::Contents),
+}
+
+impl Contents {
+    /// A content by id.
+    pub(super) fn load(&self, id: ObjectId) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        match self {
+            Contents::Folder(files) => files.get(&id).cloned().ok_or_else(|| format!("no content {id}").into()),
+            Contents::Repository(contents) => Ok(contents.blob(id)?),
+        }
+    }
+}
+
+/// Opens a folder or `repo@rev`.
+pub(super) fn open(text: &str, path: &str) -> Result<(FileTree, Contents), CliError> {
+    let folder = Path::new(text);
+    if folder.is_dir() {
+        return read_folder(&folder.join(path));
+    }
+    let Some((repository, revision)) = text.rsplit_once('@').filter(|(_, revision)| !revision.is_empty()) else {
+        return Err(CliError::usage(
+            format!("{text} is neither a folder nor repo@rev"),
+            "for example: branchline check . or branchline check repo@main",
+        ));
+    };
+    let failed = |error| {
+        CliError::usage(
+            format!("cannot read {text}"),
+            "name a folder, or a repository and a revision as repo@rev",
+        )
+        .because(error)
+    };
+    let repo = Repo::open(Path::new(repository)).map_err(failed)?;
+    let commit = repo.rev_parse(revision).map_err(failed)?;
+    let files = repo.files(commit, path).map_err(failed)?;
+    Ok((files, Contents::Repository(repo.contents().map_err(failed)?)))
+}
+
+fn read_folder(folder: &Path) -> Result<(FileTree, Contents), CliError> {
+    let (mut files, mut contents) = (FileTree::default(), HashMap::new());
+    let failed = |error| {
+        CliError::usage(
+            format!("cannot read {}", folder.display()),
+            "check the path and its permissions",
+        )
+        .because(error)
+    };
+    walk(folder, "", &mut files, &mut contents).map_err(failed)?;
+    if let Some(bytes) = files.files.get(IGNORE_FILE).and_then(|entry| contents.get(&entry.id)) {
+        files.ignored = Some(index::parse_ignore_file(&String::from_utf8_lossy(bytes)));
+    }
+    Ok((files, Contents::Folder(contents)))
+}
+
+fn walk(folder: &Path, prefix: &str, files: &mut FileTree, contents: &mut HashMap<ObjectId, Vec<u8>>) -> std::io::Result<()> {
+    let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else {
+            files.unreadable.push(format!("{prefix}{}", name.to_string_lossy()));
+            continue;
+        };
+        let (kind, path) = (entry.file_type()?, format!("{prefix}{name}"));
+        if name == ".git" {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(&entry.path(), &format!("{path}/"), files, contents)?;
+        } else if kind.is_symlink() {
+            let link = FileEntry {
+                mode: EntryMode::Symlink,
+                id: ObjectId::hash(ObjectKind::Blob, path.as_bytes()),
+                size: 0,
+            };
+            files.files.insert(path, link);
+        } else if Format::of_path(name).is_some() || name == IGNORE_FILE {
+            add_file(&entry.path(), path, files, contents)?;
+        }
+    }
+    Ok(())
+}
+
+/// A file above the limit is noted with its size and not read.
+fn add_file(file: &Path, path: String, files: &mut FileTree, contents: &mut HashMap<ObjectId, Vec<u8>>) -> std::io::Result<()> {
+    let size = file.metadata()?.len();
+    let bytes = if size > Limits::default().file_bytes {
+        Vec::new()
+    } else {
+        std::fs::read(file)?
+    };
+    let id = ObjectId::hash(ObjectKind::Blob, &bytes);
+    files.files.insert(
+        path,
+        FileEntry {
+            mode: EntryMode::File,
+            id,
+            size,
+        },
+    );
+    contents.insert(id, bytes);
+    Ok(())
+}
+
+/// Parses a tree into a snapshot.
+pub(super) fn index(files: &FileTree, contents: &Contents) -> Result<(Snapshot, Vec<Diagnostic>), CliError> {
+    let limits = Limits::default();
+    let mut cache = ParseCache::default();
+    for (id, format) in cache.missing(files, &limits) {
+        let bytes = contents
+            .load(id)
+            .map_err(|error| CliError::failed(format!("cannot read content {id}"), "run git fsck").because(error))?;
+        cache.insert(id, format, &bytes, &limits);
+    }
+    Ok(index::build(files, &cache, &limits))
+}
+
+/// Reads ManagedClusters from a YAML file.
+pub(super) fn read_clusters(path: &Path) -> Result<Vec<ClusterRecord>, CliError> {
+    let wrong = |line: u64, message: String| {
+        CliError::usage(
+            format!("{}:{line}: {message}", path.display()),
+            "the file holds ManagedClusters as YAML documents",
+        )
+    };
+    let bytes = std::fs::read(path)
+        .map_err(|error| CliError::usage(format!("cannot read {}", path.display()), "check --clusters").because(error))?;
+    let documents = yaml::parse_yaml(&bytes, &Limits::default()).map_err(|problem| wrong(problem.line, problem.message))?;
+    let mut records: Vec<ClusterRecord> = Vec::new();
+    for document in documents {
+        let value = document.value.map_err(|problem| wrong(problem.line, problem.message))?;
+        let items = match value.get("items").and_then(serde_json::Value::as_array) {
+            Some(items) => items.clone(),
+            None => vec![value],
+        };
+        for item in items {
+            let record = read_cluster(item).map_err(|message| wrong(document.line, message))?;
+            if let Some(other) = records
+                .iter()
+                .find(|other| other.cluster.namespace == record.cluster.namespace)
+            {
+                let message = format!(
+                    "{} and {} have the same namespace {}",
+                    other.cluster.name, record.cluster.name, record.cluster.namespace
+                );
+                return Err(wrong(document.line, message));
+            }
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+fn read_cluster(value: serde_json::Value) -> Result<ClusterRecord, String> {
+    let object = Object::from_value(value).map_err(|error| error.to_string())?;
+    if object.kind() != "ManagedCluster" {
+        return Err(format!("{object} is no ManagedCluster"));
+    }
+    let text = |pointer: &str| object.pointer(pointer).and_then(serde_json::Value::as_str);
+    let id = text("/spec/clusterId")
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: crate::core::ids::InvalidClusterId| error.to_string())?;
+    let taints = object.pointer("/spec/taints").and_then(serde_json::Value::as_array);
+    if taints.is_some_and(|taints| !taints.is_empty()) {
+        return Err(format!("{object}: spec.taints is not carried out by this version"));
+    }
+    let labels = object
+        .labels()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    let cluster = Cluster::new(object.name(), object.namespace(), id, labels);
+    if !index::is_dns_name(&cluster.namespace, 63, false) {
+        return Err(format!("{object}: {:?} is not a namespace name", cluster.namespace));
+    }
+    Ok(ClusterRecord {
+        cluster,
+        cluster_type: text("/spec/clusterType").unwrap_or_default().to_owned(),
+    })
+}
+
+/// A previous state with the contents of its files.
+pub(super) fn read_previous(text: Option<&str>) -> Result<(State, Option<Contents>), CliError> {
+    let Some(text) = text else {
+        return Ok((State::default(), None));
+    };
+    let (files, contents) = open(text, "")?;
+    let ids = files.files.into_iter().map(|(path, entry)| (path, entry.id)).collect();
+    let failed = |error| {
+        CliError::usage(
+            format!("{text} is no state that Branchline wrote"),
+            "name a folder made by render --out, or repo@branch",
+        )
+        .because(error)
+    };
+    let state = state::read(&ids, &mut |id| contents.load(id)).map_err(failed)?;
+    Ok((state, Some(contents)))
+}
+
+/// Runs the pure core over a snapshot; the index's diagnostics come first in the result's.
+pub(super) fn run(
+    snapshot: &Snapshot,
+    mut diagnostics: Vec<Diagnostic>,
+    records: Vec<ClusterRecord>,
+    previous: &State,
+    settings: RenderSettings,
+) -> (Outcome, FleetResult) {
+    let fleet = pipeline::derive_fleet(records, snapshot, previous);
+    let inputs = Inputs {
+        snapshot,
+        fleet: &fleet,
+        previous,
+        settings,
+    };
+    let mut outcome = pipeline::run(&inputs, &mut RenderCache::default());
+    diagnostics.append(&mut outcome.diagnostics);
+    diagnostics.sort();
+    outcome.diagnostics = diagnostics;
+    (outcome, fleet)
+}
