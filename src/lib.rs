@@ -3,5 +3,6 @@
 
 pub mod core;
 pub mod kubeapi;
+pub mod sandbox;
 pub mod tunnel;
 pub mod wire;
