@@ -5,5 +5,6 @@ pub mod cli;
 pub mod core;
 pub mod git;
 pub mod kubeapi;
+pub mod sandbox;
 pub mod tunnel;
 pub mod wire;
