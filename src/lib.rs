@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
+#[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
 pub mod tunnel;
 pub mod wire;
