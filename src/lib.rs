@@ -6,5 +6,7 @@ pub mod core;
 pub mod git;
 pub mod kubeapi;
 pub mod sandbox;
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
+#[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
 pub mod tunnel;
 pub mod wire;

@@ -85,6 +85,14 @@ fn every_file_says_what_it_owns() {
 }
 
 #[test]
+fn no_file_is_long() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= 650, "{} has {lines} lines: it owns more than one thing", path.display());
+    }
+}
+
+#[test]
 fn no_file_has_an_empty_name() {
     for (path, _) in sources() {
         for part in path.with_extension("").components() {
