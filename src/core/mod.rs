@@ -7,6 +7,7 @@ pub mod ids;
 pub mod index;
 pub mod object;
 pub mod pipeline;
+pub mod registration;
 pub mod render;
 pub mod schedule;
 pub mod selector;

@@ -2,6 +2,7 @@
 //! [`read`] back again. Touches no repository.
 
 mod files;
+mod message;
 mod read;
 pub mod registrations;
 mod tree;
@@ -16,6 +17,7 @@ use crate::core::schedule::{Cluster, Exclusion};
 use registrations::Registrations;
 
 pub use files::{LAYOUT_FILE, LAYOUT_VERSION, managed_cluster_object};
+pub use message::CommitMessage;
 pub use read::{Load, ReadError, read};
 pub use tree::{NewObject, StateTree, build, paths};
 

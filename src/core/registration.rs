@@ -1,0 +1,289 @@
+//! What may become of registrations and tokens: pure decisions over what the state branch holds. Issues no certificate, checks no signature.
+//!
+//! ```text
+//! (unknown id) ─token─► Pending ─approve─► Approved ─other key + token─► Approved, new key waits ─approve --replace-key─► Approved
+//!                  └──── automatic, or approved in hub/ ────►┘               Pending ─deny─► Denied
+//! ```
+
+use std::collections::BTreeMap;
+
+use crate::core::access::{KeyDigest, Refusal};
+use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
+use crate::core::api::cluster::RegistrationSpec;
+use crate::core::index::{ClusterDefinition, Reading, is_dns_name};
+use crate::core::schedule::Cluster;
+use crate::core::state::ClusterRecord;
+use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
+
+/// The longest cluster name: its dedicated namespace `clusternet-<name>` must be a namespace name.
+const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
+
+/// A change of the durable facts that the hub owns.
+#[derive(Debug, Clone)]
+pub enum Edit {
+    /// An agent asks to belong to the fleet.
+    Register {
+        /// What it asks for.
+        spec: RegistrationSpec,
+        /// Its public key.
+        key: KeyDigest,
+        /// Whether it showed a valid bootstrap token.
+        token: bool,
+    },
+    /// A person approves a cluster that waits, or its new key.
+    Approve {
+        /// Name or id.
+        cluster: String,
+        /// Whether the new key that waits becomes the registered one.
+        replace_key: bool,
+    },
+    /// A person refuses a cluster that waits.
+    Deny {
+        /// Name or id.
+        cluster: String,
+    },
+    /// A new bootstrap token.
+    AddToken(Token),
+    /// A token that no longer counts.
+    RemoveToken {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// What an edit gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edited {
+    /// The registration as it stands.
+    Registration(Registration),
+    /// A token was added or removed.
+    Token,
+}
+
+/// Whether unknown clusters with a token belong to the fleet at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Approval {
+    /// They do.
+    Automatic,
+    /// A person decides.
+    Manual,
+}
+
+/// Carries out an edit, or says why not and leaves everything as it was.
+pub fn apply(
+    registrations: &mut Registrations,
+    edit: &Edit,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+    approval: Approval,
+) -> Result<Edited, Refusal> {
+    match edit {
+        Edit::Register { spec, key, token } => register(registrations, spec, key, *token, stated, approval).map(Edited::Registration),
+        Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(Edited::Registration),
+        Edit::Deny { cluster } => deny(registrations, cluster).map(Edited::Registration),
+        Edit::AddToken(token) => {
+            registrations.tokens.insert(token.id.clone(), token.clone());
+            Ok(Edited::Token)
+        }
+        Edit::RemoveToken { id } => match registrations.tokens.remove(id) {
+            Some(_) => Ok(Edited::Token),
+            None => Err(not_found(format!("no token {id:?}; `branchline token list` shows them"))),
+        },
+    }
+}
+
+fn not_found(message: String) -> Refusal {
+    Refusal::new(404, "NotFound", message)
+}
+
+fn register(
+    registrations: &mut Registrations,
+    spec: &RegistrationSpec,
+    key: &KeyDigest,
+    token: bool,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+    approval: Approval,
+) -> Result<Registration, Refusal> {
+    if let Some(known) = registrations.clusters.get_mut(&spec.cluster_id) {
+        return known_cluster(known, key, token);
+    }
+    if !token {
+        return Err(Refusal::new(401, "Unauthorized", format!(
+            "Unauthorized: cluster {} is not registered here and no valid token came; `branchline token create --print-join` prints a new line",
+            spec.cluster_id
+        )));
+    }
+    let registration = new_cluster(registrations, spec, key, stated, approval)?;
+    registrations.clusters.insert(spec.cluster_id.clone(), registration.clone());
+    Ok(registration)
+}
+
+/// A cluster that asks again: the registered key changes nothing; another one waits for a person.
+fn known_cluster(known: &mut Registration, key: &KeyDigest, token: bool) -> Result<Registration, Refusal> {
+    let name = known.cluster_name.clone();
+    if known.decision == Decision::Denied {
+        return Err(Refusal::forbidden(format!("cluster {name:?} was denied; `branchline approve {name}` lets it in after all")));
+    }
+    if known.key_digest == key.as_str() {
+        return Ok(known.clone());
+    }
+    if !token {
+        return Err(Refusal::forbidden(format!(
+            "the key is not the one that is registered for cluster {name:?}; a new key needs a token and `branchline approve --replace-key {name}`"
+        )));
+    }
+    if known.decision == Decision::Pending {
+        key.as_str().clone_into(&mut known.key_digest);
+    } else {
+        known.pending_key_digest = Some(key.as_str().to_owned());
+    }
+    Ok(known.clone())
+}
+
+fn new_cluster(
+    registrations: &Registrations,
+    spec: &RegistrationSpec,
+    key: &KeyDigest,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+    approval: Approval,
+) -> Result<Registration, Refusal> {
+    let name = if spec.cluster_name.is_empty() { format!("cluster-{}", &spec.cluster_id.as_str()[..8]) } else { spec.cluster_name.clone() };
+    if !is_dns_name(&name, MAX_NAME, false) {
+        let message = format!("{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name");
+        return Err(Refusal::new(422, "Invalid", message));
+    }
+    let definition = stated.get(&name).and_then(Reading::valid);
+    let stated_id = definition.and_then(|definition| definition.cluster_id.as_ref());
+    if let Some(other) = stated_id.filter(|id| **id != spec.cluster_id) {
+        let message = format!("the source repository keeps the name {name:?} for cluster {other}, this one is {}; choose another --name", spec.cluster_id);
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    let asked = Some(spec.cluster_namespace.clone()).filter(|namespace| !namespace.is_empty());
+    let namespace = definition.and_then(|definition| definition.namespace.clone()).or(asked);
+    let namespace = namespace.unwrap_or_else(|| format!("{DEDICATED_NAMESPACE_PREFIX}{name}"));
+    if !is_dns_name(&namespace, 63, false) {
+        return Err(Refusal::new(422, "Invalid", format!("{namespace:?} is not a namespace name (RFC 1123)")));
+    }
+    if let Some(holder) = registrations.holder(&name, &namespace) {
+        let message = format!(
+            "the name {:?} and the namespace {:?} belong to cluster {}; this one is {}; choose another --name",
+            holder.cluster_name, holder.dedicated_namespace, holder.cluster_id, spec.cluster_id
+        );
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    let approved = approval == Approval::Automatic || stated_id.is_some();
+    Ok(Registration {
+        cluster_id: spec.cluster_id.clone(),
+        cluster_name: name,
+        dedicated_namespace: namespace,
+        cluster_type: spec.cluster_type.clone(),
+        labels: spec.cluster_labels.clone(),
+        decision: if approved { Decision::Approved } else { Decision::Pending },
+        key_digest: key.as_str().to_owned(),
+        pending_key_digest: None,
+    })
+}
+
+fn find<'r>(registrations: &'r mut Registrations, cluster: &str) -> Result<&'r mut Registration, Refusal> {
+    let names: Vec<String> = registrations.clusters.values().map(|known| known.cluster_name.clone()).collect();
+    let found = registrations.clusters.values_mut().find(|known| known.cluster_name == cluster || known.cluster_id.as_str() == cluster);
+    found.ok_or_else(|| {
+        let near = crate::core::pipeline::nearest(cluster, names.iter().map(String::as_str)).join(", ");
+        not_found(format!("no cluster {cluster:?} has asked to register; near names: {}", if near.is_empty() { "none" } else { &near }))
+    })
+}
+
+fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) -> Result<Registration, Refusal> {
+    let known = find(registrations, cluster)?;
+    match (replace_key, known.pending_key_digest.take()) {
+        (true, Some(key)) => known.key_digest = key,
+        (true, None) => return Err(Refusal::new(409, "Conflict", format!("no new key waits for cluster {:?}", known.cluster_name))),
+        (false, waiting) => known.pending_key_digest = waiting,
+    }
+    known.decision = Decision::Approved;
+    Ok(known.clone())
+}
+
+fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration, Refusal> {
+    let known = find(registrations, cluster)?;
+    if known.decision == Decision::Approved {
+        let message = format!("cluster {:?} belongs to the fleet already; deny refuses clusters that wait", known.cluster_name);
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    known.decision = Decision::Denied;
+    Ok(known.clone())
+}
+
+/// The clusters of the fleet.
+pub fn approved(registrations: &Registrations) -> Vec<ClusterRecord> {
+    let approved = registrations.clusters.values().filter(|known| known.decision == Decision::Approved);
+    let record = |known: &Registration| ClusterRecord {
+        cluster: Cluster::new(&known.cluster_name, Some(&known.dedicated_namespace), Some(known.cluster_id.clone()), known.labels.clone()),
+        cluster_type: known.cluster_type.clone(),
+    };
+    approved.map(record).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn spec(id: char, name: &str) -> RegistrationSpec {
+        let id = format!("{id}d0c9d5f-7a77-4a9e-8b7c-6e1b7b6f1a2b");
+        serde_json::from_value(serde_json::json!({"clusterId": id, "clusterName": name})).unwrap()
+    }
+
+    fn key(text: &str) -> KeyDigest {
+        KeyDigest::of_public_key(text.as_bytes())
+    }
+
+    fn ask(all: &mut Registrations, spec: RegistrationSpec, k: &str, token: bool, approval: Approval) -> Result<Registration, Refusal> {
+        match apply(all, &Edit::Register { spec, key: key(k), token }, &BTreeMap::new(), approval)? {
+            Edited::Registration(registration) => Ok(registration),
+            Edited::Token => panic!("a registration gives a registration"),
+        }
+    }
+
+    #[test]
+    fn a_token_lets_a_cluster_in_and_its_key_renews() {
+        let mut all = Registrations::default();
+        assert_eq!(ask(&mut all, spec('a', "east"), "k", false, Approval::Automatic).unwrap_err().code, 401);
+        let registration = ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
+        assert_eq!((registration.decision, registration.dedicated_namespace.as_str()), (Decision::Approved, "clusternet-east"));
+        let before = all.clone();
+        ask(&mut all, spec('a', "other"), "k", false, Approval::Automatic).unwrap();
+        assert_eq!(all, before, "renewal with the same key writes nothing");
+    }
+
+    #[test]
+    fn a_taken_name_says_by_whom() {
+        let mut all = Registrations::default();
+        ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
+        let refusal = ask(&mut all, spec('b', "east"), "k2", true, Approval::Automatic).unwrap_err();
+        assert!(refusal.code == 409 && refusal.message.contains("belong to cluster ad0c9d5f"), "{refusal}");
+    }
+
+    #[test]
+    fn a_new_key_waits_for_a_person() {
+        let mut all = Registrations::default();
+        ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
+        assert_eq!(ask(&mut all, spec('a', "east"), "new", false, Approval::Automatic).unwrap_err().code, 403);
+        let waiting = ask(&mut all, spec('a', "east"), "new", true, Approval::Automatic).unwrap();
+        assert_eq!((waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()), (key("k").as_str(), Some(key("new").as_str())));
+        let edit = Edit::Approve { cluster: "east".to_owned(), replace_key: true };
+        apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
+        assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
+    }
+
+    #[test]
+    fn by_hand_a_cluster_waits() {
+        let mut all = Registrations::default();
+        assert_eq!(ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap().decision, Decision::Pending);
+        assert!(approved(&all).is_empty());
+        let typo = Edit::Approve { cluster: "esat".to_owned(), replace_key: false };
+        assert!(apply(&mut all, &typo, &BTreeMap::new(), Approval::Manual).unwrap_err().message.contains("east"));
+        let edit = Edit::Approve { cluster: "east".to_owned(), replace_key: false };
+        apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
+        assert_eq!(approved(&all).len(), 1);
+    }
+}
