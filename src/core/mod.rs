@@ -1,5 +1,6 @@
 //! Everything that decides: pure functions from values to values. No IO, no clock, no randomness, no async.
 
+pub mod access;
 pub mod api;
 pub mod apply;
 pub mod diagnostic;

@@ -1,0 +1,266 @@
+//! The one port: takes connections, speaks TLS and HTTP/1.1 or HTTP/2 with them, says who each peer is. Knows no path.
+//!
+//! ```text
+//! accepted ─► TLS (bounded in number and time) ─► HTTP ─► an Application's answers, or an upgrade that leaves this file
+//! stop: no new connection ─► requests under way may end within `drain` ─► cut
+//! ```
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use super::auth::{Authenticator, Credential};
+use crate::core::access::Identity;
+use crate::tunnel::http::Body;
+
+/// How long to wait after the system refused to accept, mostly because file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_HEADER_BYTES: usize = 128 << 10;
+const MAX_HEADER_LIST: u32 = 128 << 10;
+const HTTP2_STREAMS: u32 = 256;
+const HTTP2_PING: Duration = Duration::from_secs(30);
+/// How many addresses are remembered, so that garbage from each is logged once.
+const REMEMBERED_PEERS: usize = 1_024;
+
+/// What answers the requests of a port.
+pub trait Application: Send + Sync + 'static {
+    /// The answer to one request.
+    fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    credential: Credential,
+}
+
+impl Peer {
+    /// Who it is, at this time.
+    pub fn identity(&self, now: SystemTime) -> Identity {
+        self.credential.at(now)
+    }
+}
+
+/// Limits and times of the port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSettings {
+    /// Handshakes at once; further connections wait in the system's queue.
+    pub handshakes: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long requests under way may go on after the stop.
+    pub drain: Duration,
+}
+
+impl Default for PortSettings {
+    fn default() -> Self {
+        PortSettings {
+            handshakes: 512,
+            handshake_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves the port until `stop`, then drains it.
+pub async fn serve<A: Application>(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    authenticator: Authenticator,
+    application: Arc<A>,
+    settings: PortSettings,
+    stop: CancellationToken,
+) {
+    let port = Arc::new(Port {
+        tls: TlsAcceptor::from(tls),
+        authenticator,
+        application,
+        settings,
+        stop,
+        cut: CancellationToken::new(),
+        noisy: Noisy::default(),
+    });
+    let connections = TaskTracker::new();
+    let handshakes = Arc::new(Semaphore::new(settings.handshakes));
+    while let Some((socket, address, turn)) = port.next(&listener, &handshakes).await {
+        connections.spawn(Arc::clone(&port).connection(socket, address, turn));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(settings.drain, connections.wait()).await.is_err() {
+        debug!(open = connections.len(), "connections that did not end in time are cut");
+        port.cut.cancel();
+        connections.wait().await;
+    }
+}
+
+struct Port<A> {
+    tls: TlsAcceptor,
+    authenticator: Authenticator,
+    application: Arc<A>,
+    settings: PortSettings,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    noisy: Noisy,
+}
+
+impl<A: Application> Port<A> {
+    /// The next connection and its turn to shake hands; `None` after the stop.
+    async fn next(
+        &self,
+        listener: &TcpListener,
+        handshakes: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let next = async {
+            let turn = Arc::clone(handshakes).acquire_owned().await.ok()?;
+            let (socket, address) = accept(listener).await;
+            Some((socket, address, turn))
+        };
+        tokio::select! {
+            next = next => next,
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr, turn: OwnedSemaphorePermit) {
+        // A socket that cannot be told so still works, only slower.
+        let _ = socket.set_nodelay(true);
+        let handshake = tokio::time::timeout(self.settings.handshake_timeout, self.tls.accept(socket));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return self.noisy.report(address, &error),
+            Err(_) => return self.noisy.report(address, &io::ErrorKind::TimedOut.into()),
+        };
+        drop(turn);
+        let peer = Arc::new(self.peer(address, &stream));
+        tokio::select! {
+            () = self.http(stream, peer) => {}
+            () = self.cut.cancelled() => {}
+        }
+    }
+
+    fn peer(&self, address: SocketAddr, stream: &TlsStream<TcpStream>) -> Peer {
+        let (_, session) = stream.get_ref();
+        Peer {
+            address,
+            credential: self.authenticator.identify(session.peer_certificates(), SystemTime::now()),
+        }
+    }
+
+    async fn http(&self, stream: TlsStream<TcpStream>, peer: Arc<Peer>) {
+        let address = peer.address;
+        let service = service_fn(move |request| {
+            let (application, peer) = (Arc::clone(&self.application), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(application.answer(peer, request).await) }
+        });
+        let builder = http_builder();
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(peer = %address, error = %error, "a connection ended early");
+        }
+    }
+}
+
+fn http_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .keep_alive_interval(HTTP2_PING);
+    builder
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // The peer's fault, and gone already.
+            Err(error) if is_about_the_peer(&error) => {}
+            Err(error) => {
+                warn!(error = %error, "no connection can be accepted; is the limit on open files too low?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_about_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Peers that sent something else than TLS, so that a port scanner fills no log.
+#[derive(Default)]
+struct Noisy {
+    seen: Mutex<HashSet<IpAddr>>,
+}
+
+impl Noisy {
+    fn report(&self, address: SocketAddr, error: &io::Error) {
+        if self.is_new(address.ip()) {
+            info!(peer = %address, error = %error, "a connection did not get through the TLS handshake; more from this address are logged at debug level");
+        } else {
+            debug!(peer = %address, error = %error, "a connection did not get through the TLS handshake");
+        }
+    }
+
+    fn is_new(&self, address: IpAddr) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= REMEMBERED_PEERS {
+            seen.clear();
+        }
+        seen.insert(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_news_once_and_memory_is_bounded() {
+        let noisy = Noisy::default();
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        assert!(noisy.is_new(address(1)));
+        assert!(!noisy.is_new(address(1)));
+        (2..5_000).for_each(|number| {
+            noisy.is_new(address(number));
+        });
+        assert!(noisy.seen.lock().unwrap_or_else(PoisonError::into_inner).len() <= REMEMBERED_PEERS);
+    }
+}

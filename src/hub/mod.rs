@@ -1,0 +1,10 @@
+//! The hub: certificates, the one TLS port, tunnels and proxied requests.
+
+pub mod acceptor;
+pub mod answer;
+pub mod auth;
+pub mod ca;
+pub mod listener;
+pub mod proxy;
+pub mod socket_path;
+pub mod tls;

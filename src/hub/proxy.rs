@@ -1,0 +1,217 @@
+//! Requests of users to a cluster's own API server, each through a stream of its own that is bound to that user. Never buffers a
+//! body, never reuses a stream, never passes on what a caller asserts about itself.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{FORWARDED, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::answer::refused;
+use super::listener::Peer;
+use crate::core::access::{Refusal, User, authorize_user};
+use crate::core::ids::ClusterId;
+use crate::tunnel::control::write_header;
+use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
+use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
+use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
+
+/// How long the cluster may take to begin its answer to an ordinary request; API servers give up after a minute themselves.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+const DIRECT: &str = "direct";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_BY_OTHERS: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri", "x-real-ip"];
+
+/// Who knows the clusters' tunnels.
+pub trait Tunnels: Send + Sync + 'static {
+    /// Looks up what a path names, normally a cluster's id.
+    fn find(&self, cluster: &str) -> Lookup;
+}
+
+/// What is known of a cluster.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// It is connected.
+    Online {
+        /// Its id.
+        id: ClusterId,
+        /// Its tunnel.
+        tunnel: TunnelHandle,
+    },
+    /// It is known, but not connected.
+    Offline {
+        /// What people call it.
+        name: String,
+        /// Since when, in words that follow "offline": `since 2026-11-21T06:00:00Z`, `since this hub started`.
+        since: String,
+    },
+    /// Nobody has heard of it.
+    Unknown {
+        /// Names and ids that look alike.
+        near: Vec<String>,
+    },
+}
+
+/// Passes requests on.
+#[derive(Debug)]
+pub struct Proxy<T> {
+    tunnels: Arc<T>,
+}
+
+impl<T: Tunnels> Proxy<T> {
+    /// Passes requests on to the clusters that `tunnels` knows.
+    pub fn new(tunnels: Arc<T>) -> Self {
+        Proxy { tunnels }
+    }
+
+    /// The cluster's answer to a request; `rest` is path and query at its API server.
+    pub async fn answer(&self, peer: &Peer, cluster: &str, rest: &str, request: Request<Incoming>) -> Response<Body> {
+        match self.pass_on(peer, cluster, rest, request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                debug!(peer = %peer.address, cluster, refusal = %refusal, "a proxied request was refused");
+                refused(&refusal)
+            }
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        peer: &Peer,
+        cluster: &str,
+        rest: &str,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Refusal> {
+        let identity = peer.identity(SystemTime::now());
+        let user = authorize_user(&identity, &format!("send requests to cluster {cluster}"))?;
+        refuse_impersonation(request.headers())?;
+        let (id, tunnel) = online(cluster, self.tunnels.find(cluster))?;
+        let class = class_of(&request);
+        prepare(&mut request, &id, rest, peer)?;
+        let stream = open(&tunnel, user, class).await?;
+        let answer = forward(stream, request);
+        let answered = match class {
+            RequestClass::Short => tokio::time::timeout(ANSWER_TIMEOUT, answer)
+                .await
+                .map_err(|_| too_slow(&id))?,
+            RequestClass::Watch | RequestClass::Upgrade | RequestClass::Other => answer.await,
+        };
+        answered.map_err(|error| {
+            debug!(cluster = %id, error = %error, cause = ?std::error::Error::source(&error), "a proxied request broke off");
+            Refusal::new(
+                502,
+                "BadGateway",
+                format!("the tunnel to cluster {id} broke the request off: {error}; see whether it is still connected"),
+            )
+        })
+    }
+}
+
+fn online(asked: &str, lookup: Lookup) -> Result<(ClusterId, TunnelHandle), Refusal> {
+    match lookup {
+        Lookup::Online { id, tunnel } => Ok((id, tunnel)),
+        Lookup::Offline { name, since } => Err(unavailable(format!(
+            "cluster {name:?} is offline {since}: its agent has no tunnel to this hub; look at the agent's log there"
+        ))),
+        Lookup::Unknown { near } => Err(Refusal::new(404, "NotFound", unknown(asked, &near))),
+    }
+}
+
+fn unknown(asked: &str, near: &[String]) -> String {
+    let asked: String = asked.chars().take(80).collect();
+    match near {
+        [] => format!("no cluster {asked:?} is registered at this hub; `kubectl get managedclusters -A` lists them"),
+        near => format!("no cluster {asked:?} is registered at this hub; there is {}", near.join(", ")),
+    }
+}
+
+/// Acting as somebody else is not passed on. Leaving the headers out in silence would run the request with more rights than its
+/// sender asked for.
+fn refuse_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::forbidden(format!(
+            "forbidden: header {name}: requests through the hub always run as the user of the certificate; leave out --as and \
+             --as-group, or the kubeconfig's `as`"
+        ))),
+    }
+}
+
+fn class_of(request: &Request<Incoming>) -> RequestClass {
+    if asks_for_upgrade(request.headers()) {
+        return RequestClass::Upgrade;
+    }
+    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+    let is_on = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        ["watch", "follow"].contains(&name) && !["0", "false"].contains(&value)
+    };
+    match parameters.any(is_on) {
+        true => RequestClass::Watch,
+        false => RequestClass::Short,
+    }
+}
+
+/// Makes the request what the cluster shall see.
+fn prepare(request: &mut Request<Incoming>, id: &ClusterId, rest: &str, peer: &Peer) -> Result<(), Refusal> {
+    let target: Uri = rest
+        .parse()
+        .map_err(|error| Refusal::new(400, "BadRequest", format!("the path {rest:?} is no path: {error}")))?;
+    *request.uri_mut() = target;
+    let headers = request.headers_mut();
+    remove_caller_credentials(headers);
+    remove_hop_by_hop(headers);
+    headers.remove(FORWARDED);
+    FORWARDED_BY_OTHERS.iter().for_each(|name| {
+        headers.remove(*name);
+    });
+    if let Ok(host) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(HOST, host);
+    }
+    // The cluster's audit log then has the user's address, as behind any other proxy.
+    if let Ok(address) = HeaderValue::from_str(&peer.address.ip().to_string()) {
+        headers.insert(FORWARDED_FOR, address);
+    }
+    Ok(())
+}
+
+async fn open(tunnel: &TunnelHandle, user: &User, class: RequestClass) -> Result<TunnelStream, Refusal> {
+    let mut stream = tunnel.open().await.map_err(|error| not_opened(&error))?;
+    let header = StreamHeader::Proxy(ProxyHeader {
+        target: DIRECT.to_owned(),
+        user: user.name.clone(),
+        groups: user.groups.clone(),
+        extra: std::collections::BTreeMap::new(),
+        class,
+    });
+    write_header(&mut stream, &header)
+        .await
+        .map_err(|error| unavailable(format!("the request could not be sent to the agent: {error}")))?;
+    Ok(stream)
+}
+
+fn not_opened(error: &OpenError) -> Refusal {
+    match error {
+        OpenError::TooManyStreams { .. } | OpenError::ProcessFull => Refusal {
+            retry_after_seconds: 1,
+            ..Refusal::new(429, "TooManyRequests", format!("{error}; try again, or end some watches"))
+        },
+        OpenError::Closed => unavailable("the cluster's tunnel has just ended; its agent will connect again".to_owned()),
+        OpenError::TimedOut { .. } => Refusal::new(504, "Timeout", error.to_string()),
+    }
+}
+
+fn unavailable(message: String) -> Refusal {
+    Refusal::new(503, "ServiceUnavailable", message)
+}
+
+fn too_slow(id: &ClusterId) -> Refusal {
+    let seconds = ANSWER_TIMEOUT.as_secs();
+    Refusal::new(
+        504,
+        "Timeout",
+        format!("cluster {id} did not begin to answer within {seconds} s"),
+    )
+}
