@@ -1,14 +1,16 @@
 //! Branchline manages many Kubernetes clusters from one git repository.
 #![forbid(unsafe_code)]
 
+#[expect(clippy::disallowed_methods, reason = "reads files and folders that people name on the command line")]
 pub mod cli;
 pub mod core;
+#[expect(clippy::disallowed_methods, reason = "spawns the git program, in one file")]
 pub mod git;
-#[expect(clippy::disallowed_methods, reason = "the authority's files, the clock in certificates, serial numbers")]
+#[expect(clippy::disallowed_methods, reason = "one port, one task per connection and session, certificates by the clock")]
 pub mod hub;
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
 pub mod sandbox;
-#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 #[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
 pub mod tunnel;
 pub mod wire;

@@ -1,0 +1,50 @@
+//! What the writer publishes: one accepted state with everything that the rest of the hub needs of it. Values only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ClusterId, ObjectId};
+use crate::core::index::Snapshot;
+use crate::core::pipeline::Pending;
+use crate::core::state::State;
+
+/// One accepted state.
+#[derive(Debug, Clone, Default)]
+pub struct Revision {
+    /// The state branch's head.
+    pub commit: Option<ObjectId>,
+    /// Grows with each takeover or recovery.
+    pub epoch: u64,
+    /// Grows with each commit.
+    pub generation: u64,
+    /// The source commit.
+    pub source: Option<ObjectId>,
+    /// The state.
+    pub state: Arc<State>,
+    /// What the source repository says.
+    pub snapshot: Arc<Snapshot>,
+    /// Findings of the last run.
+    pub diagnostics: Arc<Vec<Diagnostic>>,
+    /// ApplyLater changes that wait.
+    pub pending: Arc<Vec<Pending>>,
+    /// Each cluster's desired tree, by cluster id.
+    pub trees: Arc<BTreeMap<ClusterId, ObjectId>>,
+    /// What keeps the hub from following the source or writing the state branch; empty when all is well.
+    pub problems: Arc<Vec<String>>,
+    /// How many commits the remote state branch lacks, and since when (RFC 3339).
+    pub unpushed: Option<(u64, String)>,
+}
+
+impl Revision {
+    /// The desired tree of a cluster.
+    pub fn tree(&self, cluster: &ClusterId) -> ObjectId {
+        self.trees.get(cluster).copied().unwrap_or(ObjectId::EMPTY_TREE)
+    }
+}
+
+/// The desired tree of every cluster that has an id.
+pub fn trees(state: &State) -> BTreeMap<ClusterId, ObjectId> {
+    let clusters = state.managed_clusters.values().map(|record| &record.cluster);
+    clusters.filter_map(|cluster| Some((cluster.id.clone()?, state.cluster_tree(&cluster.namespace)))).collect()
+}
