@@ -4,11 +4,17 @@
 pub mod cli;
 pub mod core;
 pub mod git;
-#[expect(clippy::disallowed_methods, reason = "the authority's files, the clock in certificates, serial numbers")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the authority's files, the clock in certificates, serial numbers"
+)]
 pub mod hub;
 pub mod kubeapi;
 pub mod sandbox;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
-#[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter"
+)]
 pub mod tunnel;
 pub mod wire;
