@@ -7,10 +7,19 @@ pub mod core;
 #[expect(clippy::disallowed_methods, reason = "spawns the git program, in one file")]
 pub mod git;
 #[expect(clippy::disallowed_methods, reason = "one port, one task per connection and session, certificates by the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the authority's files, the clock in certificates, serial numbers"
+)]
 pub mod hub;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
 pub mod sandbox;
 #[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter"
+)]
 pub mod tunnel;
 pub mod wire;

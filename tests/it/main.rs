@@ -7,6 +7,7 @@
 
 mod architecture;
 mod harness;
+mod port;
 mod support;
 mod tunnel;
 

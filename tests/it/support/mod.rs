@@ -6,6 +6,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod https;
 pub(crate) mod pki;
+pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod repository;

@@ -1,0 +1,305 @@
+//! The hub's port with real sockets and mutual TLS: who comes in, agents' tunnels, and users' requests through them.
+
+use std::time::{Duration, SystemTime};
+
+use branchline::core::access::ADMINS;
+use branchline::hub::ca::DEFAULT_LIFETIME;
+use branchline::tunnel::TunnelSettings;
+use branchline::tunnel::dial::DialError;
+use branchline::wire::control::ToAgent;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::port::{CLUSTER, Hub, OFFLINE, OTHER, PATIENCE, api_server, direct, introduce, request, status, text, until};
+
+#[tokio::test]
+async fn a_request_reaches_the_cluster_as_its_user() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let mut request = request(&direct(CLUSTER, "/api/v1/pods?limit=5"));
+    for (name, value) in [
+        ("authorization", "Bearer x"),
+        ("x-remote-user", "root"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-mine", "kept"),
+    ] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let response = connection.send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let seen: Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(
+        (seen["path"].as_str(), seen["query"].as_str()),
+        (Some("/api/v1/pods"), Some("limit=5"))
+    );
+    let value = |name: &str| {
+        let mut headers = seen["headers"].as_array().unwrap().iter();
+        headers
+            .find(|header| header[0] == name)
+            .map(|header| header[1].as_str().unwrap().to_owned())
+    };
+    assert_eq!(value("impersonate-user").as_deref(), Some("alice"));
+    assert_eq!(value("impersonate-group").as_deref(), Some(ADMINS));
+    assert_eq!(value("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+    assert_eq!(value("x-mine").as_deref(), Some("kept"));
+    assert_eq!((value("authorization"), value("x-remote-user")), (None, None));
+    let mut forged = self::request(&direct(CLUSTER, "/api"));
+    forged.headers_mut().insert("impersonate-user", "root".parse().unwrap());
+    let (code, message) = status(connection.send_request(forged).await.unwrap()).await;
+    assert!(code == 403 && message.contains("--as"), "{message}");
+}
+
+#[tokio::test]
+async fn whoever_may_not_hears_why() {
+    let (hub, elsewhere, (api, _events)) = (Hub::start().await, Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let expired = hub
+        .authority
+        .issue_user(
+            "alice",
+            ADMINS,
+            SystemTime::now() - Duration::from_secs(7200),
+            Duration::from_secs(3600),
+        )
+        .unwrap();
+    let expired = hub.client(Some((expired.certificate_pem, expired.key_pem)));
+    let foreign = elsewhere
+        .authority
+        .issue_user("alice", ADMINS, SystemTime::now(), DEFAULT_LIFETIME)
+        .unwrap();
+    let foreign = hub.client(Some((foreign.certificate_pem, foreign.key_pem)));
+    for (client, code, reason) in [
+        (hub.client(None), 401, "no client certificate"),
+        (expired, 401, "has expired"),
+        (foreign, 401, "not from this hub's CA"),
+        (hub.user("bob", "dev"), 403, "not in group"),
+        (hub.agent(CLUSTER, false), 403, "its own tunnel and nothing else"),
+    ] {
+        let (got, message) = status(hub.get(client, &direct(CLUSTER, "/api")).await).await;
+        assert_eq!(got, code, "{message}");
+        assert!(message.contains(reason), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn clusters_that_cannot_answer_are_told_apart() {
+    let hub = Hub::start().await;
+    let admin = hub.user("alice", ADMINS);
+    let (code, message) = status(hub.get(admin.clone(), &direct(OTHER, "/api")).await).await;
+    assert!(code == 404 && message.contains("edge-1"), "{code} {message}");
+    let (code, message) = status(hub.get(admin.clone(), &direct(OFFLINE, "/api")).await).await;
+    assert!(
+        code == 503 && message.contains("\"edge-2\" is offline since noon"),
+        "{code} {message}"
+    );
+    for trick in ["//etc", "/%2e%2e/x", "/../x", "/a%2fb"] {
+        let (code, message) = status(hub.get(admin.clone(), &direct(CLUSTER, trick)).await).await;
+        assert_eq!(code, 400, "{message}");
+    }
+    let absolute = format!("https://localhost{}", direct(CLUSTER, "/api"));
+    assert_eq!(status(hub.get(admin, &absolute).await).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_watch_comes_event_by_event_and_ends_with_its_reader() {
+    let (hub, (api, events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let response = hub.admin_get("/watch?watch=true").await;
+    let mut body = response.into_body();
+    for event in ["{\"type\":\"ADDED\"}\n", "{\"type\":\"MODIFIED\"}\n"] {
+        events.send(event).unwrap();
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), event, "one event is one chunk");
+    }
+    assert_eq!(agent.handle.open_streams(), 2, "the control stream and the watch");
+    drop(body);
+    until("the stream of a watch whose reader left is free", || {
+        agent.handle.open_streams() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_handed_over_both_ways() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let mut exec = request(&direct(CLUSTER, "/exec"));
+    exec.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    exec.headers_mut().insert("upgrade", "SPDY/3.1".parse().unwrap());
+    let response = connection.send_request(exec).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(response.headers()["upgrade"], "SPDY/3.1");
+    let mut handed_over = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    for line in ["first", "second"] {
+        handed_over.write_all(line.as_bytes()).await.unwrap();
+        let mut echoed = vec![0; line.len()];
+        tokio::time::timeout(PATIENCE, handed_over.read_exact(&mut echoed))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(echoed, line.as_bytes());
+    }
+    handed_over.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    handed_over.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty());
+    until("the stream of an upgrade that ended is free", || {
+        agent.handle.open_streams() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_refused_closes_both_sides() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let mut exec = request(&direct(CLUSTER, "/forbidden"));
+    exec.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    exec.headers_mut().insert("upgrade", "SPDY/3.1".parse().unwrap());
+    let response = connection.send_request(exec).await.unwrap();
+    assert_eq!((response.status().as_u16(), text(response).await.as_str()), (403, "no"));
+    assert!(connection.ready().await.is_err(), "the caller's connection is closed");
+    until("the stream is free", || agent.handle.open_streams() == 1).await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_an_answer() {
+    let hub = Hub::with(TunnelSettings {
+        usable_streams: 2,
+        ..TunnelSettings::hub()
+    })
+    .await;
+    let (api, _events) = api_server().await;
+    let agent = hub.join(CLUSTER, api).await;
+    let admin = hub.user("alice", ADMINS);
+    let mut hanging = Vec::new();
+    for _ in 0..2 {
+        let mut connection = hub.http(admin.clone()).await;
+        hanging.push(tokio::spawn(async move {
+            connection.send_request(request(&direct(CLUSTER, "/hang"))).await.map(drop)
+        }));
+    }
+    until("both requests hang", || agent.handle.open_streams() == 3).await;
+    let response = hub.get(admin.clone(), &direct(CLUSTER, "/api")).await;
+    assert_eq!(response.headers()["retry-after"], "1");
+    let (code, message) = status(response).await;
+    assert!(code == 429 && message.contains("limit"), "{message}");
+    hanging.drain(..).for_each(|request| request.abort());
+    until("callers that left free their streams", || agent.handle.open_streams() == 1).await;
+    assert_eq!(hub.get(admin, &direct(CLUSTER, "/api")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_large_upload_is_passed_on_as_it_comes() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let body = Full::new(Bytes::from(vec![1u8; 32 << 20]));
+    let upload = Request::post(direct(CLUSTER, "/upload"))
+        .header("host", "hub")
+        .body(body)
+        .unwrap();
+    let response = connection.send_request(upload).await.unwrap();
+    assert_eq!(text(response).await, (32 << 20).to_string());
+}
+
+#[tokio::test]
+async fn a_request_whose_tunnel_breaks_is_told() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let hanging = tokio::spawn(async move { connection.send_request(request(&direct(CLUSTER, "/hang"))).await.unwrap() });
+    until("the request hangs", || agent.handle.open_streams() == 2).await;
+    agent.handle.close().await;
+    let (code, message) = status(hanging.await.unwrap()).await;
+    assert!(code == 502 && message.contains(CLUSTER), "{message}");
+}
+
+#[tokio::test]
+async fn tunnels_are_for_their_own_agents() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let elsewhere = Hub::start().await;
+    let _agent = hub.join(CLUSTER, api).await;
+    let foreign = hub.client_of(&elsewhere, CLUSTER);
+    for (cluster, credential, code, reason) in [
+        (
+            OTHER,
+            hub.agent(CLUSTER, true),
+            403,
+            "an agent can only connect its own cluster",
+        ),
+        (CLUSTER, hub.agent(CLUSTER, false), 403, "replace-key"),
+        (CLUSTER, hub.client(None), 401, "has to register"),
+        (CLUSTER, hub.user("alice", ADMINS), 403, "is no agent"),
+        (CLUSTER, foreign, 401, "not from this hub's CA"),
+    ] {
+        match hub.dial(cluster, credential).await.unwrap_err() {
+            DialError::Refused { status, message, .. } => {
+                assert_eq!(status.as_u16(), code, "{message}");
+                assert!(message.contains(reason), "{message}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let wrong_ca = hub.dial(CLUSTER, elsewhere.client(None)).await;
+    let error = wrong_ca.unwrap_err().to_string();
+    assert!(error.contains("another CA") && error.contains("--ca-hash"), "{error}");
+}
+
+#[tokio::test]
+async fn an_agent_that_says_it_is_another_is_refused_with_a_reason() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let tunnel = hub.dial(CLUSTER, hub.agent(CLUSTER, true)).await.unwrap();
+    let mut agent = introduce(tunnel, OTHER, api).await;
+    let refusal = agent.receiver.receive().await.unwrap().unwrap().message;
+    let ToAgent::Refused { message, .. } = refusal else {
+        panic!("{refusal:?}")
+    };
+    assert!(message.contains(OTHER) && message.contains(CLUSTER), "{message}");
+    tokio::time::timeout(PATIENCE, agent.handle.closed().cancelled())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_disturbs_nobody() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        &[0x16, 3, 1, 0xff, 0xff, 1],
+        b"",
+    ] {
+        let mut socket = TcpStream::connect(hub.address).await.unwrap();
+        socket.write_all(garbage).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new()))
+            .await
+            .unwrap();
+    }
+    assert_eq!(hub.admin_get("/api").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_port_drains_and_ends() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let mut idle = hub.http(hub.user("alice", ADMINS)).await;
+    assert_eq!(idle.send_request(request("/healthz")).await.unwrap().status(), StatusCode::OK);
+    let mut busy = hub.http(hub.user("alice", ADMINS)).await;
+    let hanging = tokio::spawn(async move { busy.send_request(request(&direct(CLUSTER, "/hang"))).await.is_err() });
+    until("a request hangs", || agent.handle.open_streams() == 2).await;
+    hub.stop.cancel();
+    tokio::time::timeout(PATIENCE, hub.served).await.unwrap().unwrap();
+    assert!(hanging.await.unwrap(), "what did not end in time was cut");
+    assert!(TcpStream::connect(hub.address).await.is_err());
+}
