@@ -1,14 +1,28 @@
 //! Branchline manages many Kubernetes clusters from one git repository.
 #![forbid(unsafe_code)]
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reads and writes the files that the command line names"
+)]
 pub mod cli;
 pub mod core;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "starts git, in one file, with a thread that reads what it prints"
+)]
 pub mod git;
-#[expect(clippy::disallowed_methods, reason = "the authority's files, the clock in certificates, serial numbers")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the authority's files, the clock in certificates, serial numbers"
+)]
 pub mod hub;
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
 pub mod sandbox;
-#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
-#[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter"
+)]
 pub mod tunnel;
 pub mod wire;

@@ -88,7 +88,11 @@ fn every_file_says_what_it_owns() {
 fn no_file_is_long() {
     for (path, text) in sources() {
         let lines = text.lines().count();
-        assert!(lines <= 650, "{} has {lines} lines: it owns more than one thing", path.display());
+        assert!(
+            lines <= 650,
+            "{} has {lines} lines: it owns more than one thing",
+            path.display()
+        );
     }
 }
 

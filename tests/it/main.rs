@@ -6,6 +6,7 @@
 )]
 
 mod architecture;
+mod bad_source;
 mod harness;
 mod support;
 mod tunnel;
