@@ -9,6 +9,7 @@ mod architecture;
 mod bad_source;
 mod harness;
 mod support;
+mod yaml;
 mod tunnel;
 
 /// A file that no `mod` names is never compiled, and its tests never run.
