@@ -77,7 +77,9 @@ pub fn apply(
     approval: Approval,
 ) -> Result<Edited, Refusal> {
     match edit {
-        Edit::Register { spec, key, token } => register(registrations, spec, key, *token, stated, approval).map(Edited::Registration),
+        Edit::Register { spec, key, token } => {
+            register(registrations, spec, key, *token, stated, approval).map(Edited::Registration)
+        }
         Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(Edited::Registration),
         Edit::Deny { cluster } => deny(registrations, cluster).map(Edited::Registration),
         Edit::AddToken(token) => {
@@ -107,10 +109,14 @@ fn register(
         return known_cluster(known, key, token);
     }
     if !token {
-        return Err(Refusal::new(401, "Unauthorized", format!(
-            "Unauthorized: cluster {} is not registered here and no valid token came; `branchline token create --print-join` prints a new line",
-            spec.cluster_id
-        )));
+        return Err(Refusal::new(
+            401,
+            "Unauthorized",
+            format!(
+                "Unauthorized: cluster {} is not registered here and no valid token came; `branchline token create --print-join` prints a new line",
+                spec.cluster_id
+            ),
+        ));
     }
     let registration = new_cluster(registrations, spec, key, stated, approval)?;
     registrations.clusters.insert(spec.cluster_id.clone(), registration.clone());
@@ -121,7 +127,9 @@ fn register(
 fn known_cluster(known: &mut Registration, key: &KeyDigest, token: bool) -> Result<Registration, Refusal> {
     let name = known.cluster_name.clone();
     if known.decision == Decision::Denied {
-        return Err(Refusal::forbidden(format!("cluster {name:?} was denied; `branchline approve {name}` lets it in after all")));
+        return Err(Refusal::forbidden(format!(
+            "cluster {name:?} was denied; `branchline approve {name}` lets it in after all"
+        )));
     }
     if known.key_digest == key.as_str() {
         return Ok(known.clone());
@@ -146,22 +154,35 @@ fn new_cluster(
     stated: &BTreeMap<String, Reading<ClusterDefinition>>,
     approval: Approval,
 ) -> Result<Registration, Refusal> {
-    let name = if spec.cluster_name.is_empty() { format!("cluster-{}", &spec.cluster_id.as_str()[..8]) } else { spec.cluster_name.clone() };
+    let name = if spec.cluster_name.is_empty() {
+        format!("cluster-{}", &spec.cluster_id.as_str()[..8])
+    } else {
+        spec.cluster_name.clone()
+    };
     if !is_dns_name(&name, MAX_NAME, false) {
-        let message = format!("{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name");
+        let message = format!(
+            "{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name"
+        );
         return Err(Refusal::new(422, "Invalid", message));
     }
     let definition = stated.get(&name).and_then(Reading::valid);
     let stated_id = definition.and_then(|definition| definition.cluster_id.as_ref());
     if let Some(other) = stated_id.filter(|id| **id != spec.cluster_id) {
-        let message = format!("the source repository keeps the name {name:?} for cluster {other}, this one is {}; choose another --name", spec.cluster_id);
+        let message = format!(
+            "the source repository keeps the name {name:?} for cluster {other}, this one is {}; choose another --name",
+            spec.cluster_id
+        );
         return Err(Refusal::new(409, "Conflict", message));
     }
     let asked = Some(spec.cluster_namespace.clone()).filter(|namespace| !namespace.is_empty());
     let namespace = definition.and_then(|definition| definition.namespace.clone()).or(asked);
     let namespace = namespace.unwrap_or_else(|| format!("{DEDICATED_NAMESPACE_PREFIX}{name}"));
     if !is_dns_name(&namespace, 63, false) {
-        return Err(Refusal::new(422, "Invalid", format!("{namespace:?} is not a namespace name (RFC 1123)")));
+        return Err(Refusal::new(
+            422,
+            "Invalid",
+            format!("{namespace:?} is not a namespace name (RFC 1123)"),
+        ));
     }
     if let Some(holder) = registrations.holder(&name, &namespace) {
         let message = format!(
@@ -184,11 +205,21 @@ fn new_cluster(
 }
 
 fn find<'r>(registrations: &'r mut Registrations, cluster: &str) -> Result<&'r mut Registration, Refusal> {
-    let names: Vec<String> = registrations.clusters.values().map(|known| known.cluster_name.clone()).collect();
-    let found = registrations.clusters.values_mut().find(|known| known.cluster_name == cluster || known.cluster_id.as_str() == cluster);
+    let names: Vec<String> = registrations
+        .clusters
+        .values()
+        .map(|known| known.cluster_name.clone())
+        .collect();
+    let found = registrations
+        .clusters
+        .values_mut()
+        .find(|known| known.cluster_name == cluster || known.cluster_id.as_str() == cluster);
     found.ok_or_else(|| {
         let near = crate::core::pipeline::nearest(cluster, names.iter().map(String::as_str)).join(", ");
-        not_found(format!("no cluster {cluster:?} has asked to register; near names: {}", if near.is_empty() { "none" } else { &near }))
+        not_found(format!(
+            "no cluster {cluster:?} has asked to register; near names: {}",
+            if near.is_empty() { "none" } else { &near }
+        ))
     })
 }
 
@@ -196,7 +227,13 @@ fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) 
     let known = find(registrations, cluster)?;
     match (replace_key, known.pending_key_digest.take()) {
         (true, Some(key)) => known.key_digest = key,
-        (true, None) => return Err(Refusal::new(409, "Conflict", format!("no new key waits for cluster {:?}", known.cluster_name))),
+        (true, None) => {
+            return Err(Refusal::new(
+                409,
+                "Conflict",
+                format!("no new key waits for cluster {:?}", known.cluster_name),
+            ));
+        }
         (false, waiting) => known.pending_key_digest = waiting,
     }
     known.decision = Decision::Approved;
@@ -206,7 +243,10 @@ fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) 
 fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration, Refusal> {
     let known = find(registrations, cluster)?;
     if known.decision == Decision::Approved {
-        let message = format!("cluster {:?} belongs to the fleet already; deny refuses clusters that wait", known.cluster_name);
+        let message = format!(
+            "cluster {:?} belongs to the fleet already; deny refuses clusters that wait",
+            known.cluster_name
+        );
         return Err(Refusal::new(409, "Conflict", message));
     }
     known.decision = Decision::Denied;
@@ -215,9 +255,17 @@ fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration
 
 /// The clusters of the fleet.
 pub fn approved(registrations: &Registrations) -> Vec<ClusterRecord> {
-    let approved = registrations.clusters.values().filter(|known| known.decision == Decision::Approved);
+    let approved = registrations
+        .clusters
+        .values()
+        .filter(|known| known.decision == Decision::Approved);
     let record = |known: &Registration| ClusterRecord {
-        cluster: Cluster::new(&known.cluster_name, Some(&known.dedicated_namespace), Some(known.cluster_id.clone()), known.labels.clone()),
+        cluster: Cluster::new(
+            &known.cluster_name,
+            Some(&known.dedicated_namespace),
+            Some(known.cluster_id.clone()),
+            known.labels.clone(),
+        ),
         cluster_type: known.cluster_type.clone(),
     };
     approved.map(record).collect()
@@ -237,8 +285,23 @@ mod tests {
         KeyDigest::of_public_key(text.as_bytes())
     }
 
-    fn ask(all: &mut Registrations, spec: RegistrationSpec, k: &str, token: bool, approval: Approval) -> Result<Registration, Refusal> {
-        match apply(all, &Edit::Register { spec, key: key(k), token }, &BTreeMap::new(), approval)? {
+    fn ask(
+        all: &mut Registrations,
+        spec: RegistrationSpec,
+        k: &str,
+        token: bool,
+        approval: Approval,
+    ) -> Result<Registration, Refusal> {
+        match apply(
+            all,
+            &Edit::Register {
+                spec,
+                key: key(k),
+                token,
+            },
+            &BTreeMap::new(),
+            approval,
+        )? {
             Edited::Registration(registration) => Ok(registration),
             Edited::Token => panic!("a registration gives a registration"),
         }
@@ -247,9 +310,17 @@ mod tests {
     #[test]
     fn a_token_lets_a_cluster_in_and_its_key_renews() {
         let mut all = Registrations::default();
-        assert_eq!(ask(&mut all, spec('a', "east"), "k", false, Approval::Automatic).unwrap_err().code, 401);
+        assert_eq!(
+            ask(&mut all, spec('a', "east"), "k", false, Approval::Automatic)
+                .unwrap_err()
+                .code,
+            401
+        );
         let registration = ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
-        assert_eq!((registration.decision, registration.dedicated_namespace.as_str()), (Decision::Approved, "clusternet-east"));
+        assert_eq!(
+            (registration.decision, registration.dedicated_namespace.as_str()),
+            (Decision::Approved, "clusternet-east")
+        );
         let before = all.clone();
         ask(&mut all, spec('a', "other"), "k", false, Approval::Automatic).unwrap();
         assert_eq!(all, before, "renewal with the same key writes nothing");
@@ -260,17 +331,31 @@ mod tests {
         let mut all = Registrations::default();
         ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
         let refusal = ask(&mut all, spec('b', "east"), "k2", true, Approval::Automatic).unwrap_err();
-        assert!(refusal.code == 409 && refusal.message.contains("belong to cluster ad0c9d5f"), "{refusal}");
+        assert!(
+            refusal.code == 409 && refusal.message.contains("belong to cluster ad0c9d5f"),
+            "{refusal}"
+        );
     }
 
     #[test]
     fn a_new_key_waits_for_a_person() {
         let mut all = Registrations::default();
         ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
-        assert_eq!(ask(&mut all, spec('a', "east"), "new", false, Approval::Automatic).unwrap_err().code, 403);
+        assert_eq!(
+            ask(&mut all, spec('a', "east"), "new", false, Approval::Automatic)
+                .unwrap_err()
+                .code,
+            403
+        );
         let waiting = ask(&mut all, spec('a', "east"), "new", true, Approval::Automatic).unwrap();
-        assert_eq!((waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()), (key("k").as_str(), Some(key("new").as_str())));
-        let edit = Edit::Approve { cluster: "east".to_owned(), replace_key: true };
+        assert_eq!(
+            (waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()),
+            (key("k").as_str(), Some(key("new").as_str()))
+        );
+        let edit = Edit::Approve {
+            cluster: "east".to_owned(),
+            replace_key: true,
+        };
         apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
         assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
     }
@@ -278,11 +363,27 @@ mod tests {
     #[test]
     fn by_hand_a_cluster_waits() {
         let mut all = Registrations::default();
-        assert_eq!(ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap().decision, Decision::Pending);
+        assert_eq!(
+            ask(&mut all, spec('a', "east"), "k", true, Approval::Manual)
+                .unwrap()
+                .decision,
+            Decision::Pending
+        );
         assert!(approved(&all).is_empty());
-        let typo = Edit::Approve { cluster: "esat".to_owned(), replace_key: false };
-        assert!(apply(&mut all, &typo, &BTreeMap::new(), Approval::Manual).unwrap_err().message.contains("east"));
-        let edit = Edit::Approve { cluster: "east".to_owned(), replace_key: false };
+        let typo = Edit::Approve {
+            cluster: "esat".to_owned(),
+            replace_key: false,
+        };
+        assert!(
+            apply(&mut all, &typo, &BTreeMap::new(), Approval::Manual)
+                .unwrap_err()
+                .message
+                .contains("east")
+        );
+        let edit = Edit::Approve {
+            cluster: "east".to_owned(),
+            replace_key: false,
+        };
         apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
         assert_eq!(approved(&all).len(), 1);
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::apiserver::{ApiServer, ControllerManager, TOKEN, kubectl};
 use crate::support::https::Client;
+use crate::support::node::add_echo_pod;
 use crate::support::process::{Process, branchline, command, run};
 use crate::support::relay::Relay;
 use crate::support::repository::GitRepo;
@@ -80,6 +81,20 @@ fn the_audit_log_tells_who_changed_what() {
         "{}",
         write.uri
     );
+}
+
+#[test]
+fn a_pod_without_containers_echoes_and_logs() {
+    let server = ApiServer::start("echoing");
+    add_echo_pod(&server);
+    let path = "/api/v1/namespaces/default/pods/echo/exec?command=x&stdin=true&stdout=true";
+    let (head, mut stream) = server.client().upgrade(path, "SPDY/3.1").unwrap();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    stream.write_all(b"ping").unwrap();
+    let mut answer = [0u8; 4];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"ping");
+    assert_eq!(server.kubectl(&["logs", "echo"]).ok(), "first line\n");
 }
 
 #[test]

@@ -6,9 +6,11 @@
 )]
 
 mod architecture;
+mod bad_source;
 mod harness;
 mod port;
 mod support;
+mod yaml;
 mod tunnel;
 
 /// A file that no `mod` names is never compiled, and its tests never run.

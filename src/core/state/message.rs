@@ -25,14 +25,23 @@ impl fmt::Display for CommitMessage {
         if let Some(source) = self.source {
             writeln!(f, "Source-Commit: {source}")?;
         }
-        writeln!(f, "Epoch: {}\nGeneration: {}\nTrigger: {}", self.epoch, self.generation, self.trigger)
+        writeln!(
+            f,
+            "Epoch: {}\nGeneration: {}\nTrigger: {}",
+            self.epoch, self.generation, self.trigger
+        )
     }
 }
 
 impl CommitMessage {
     /// Reads a message back; `None` for a commit that no hub made.
     pub fn parse(message: &str) -> Option<Self> {
-        let trailer = |name: &str| message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let trailer = |name: &str| {
+            message
+                .lines()
+                .rev()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
         Some(CommitMessage {
             subject: message.lines().next()?.to_owned(),
             source: trailer("Source-Commit").and_then(|id| id.parse().ok()),

@@ -23,6 +23,9 @@ use super::{free_port, holds, scratch, wait_until};
 /// The token of `token-user`, who has no rights until a test binds some.
 pub(crate) const TOKEN: &str = "a-static-token";
 
+/// The token of the user `agent`, who may do everything.
+const AGENT_TOKEN: &str = "the-agents-token";
+
 /// Who asked what of an API server, from its audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AuditEvent {
@@ -105,6 +108,11 @@ impl ApiServer {
     /// A kubeconfig file of a user who may do everything.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.path("admin.kubeconfig")
+    }
+
+    /// A kubeconfig file of the user `agent`, who may do everything, and whom the audit log tells from the test's own admin.
+    pub(crate) fn kubeconfig_for_agent(&self) -> PathBuf {
+        self.kubeconfig_for_token("agent.kubeconfig", AGENT_TOKEN)
     }
 
     /// Writes a kubeconfig file for a bearer token.
@@ -203,7 +211,10 @@ impl ApiServer {
             ("kubelet.key", &kubelet.key),
             ("accounts.pub", &accounts_public),
             ("accounts.key", &accounts_private),
-            ("tokens.csv", &format!("{TOKEN},token-user,1\n")),
+            (
+                "tokens.csv",
+                &format!("{TOKEN},token-user,1\n{AGENT_TOKEN},agent,2,system:masters\n"),
+            ),
             ("audit.yaml", &AUDIT_POLICY.to_owned()),
         ] {
             fs::write(self.path(file), content).expect("a file in the scratch directory can be written");

@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
+use super::PATIENCE;
+use super::node::read_head;
 use super::pki::Identity;
 
 /// Whom to talk to, and as whom.
@@ -28,6 +29,9 @@ pub(crate) struct Body<'a> {
     /// The content.
     pub(crate) content: &'a str,
 }
+
+/// A TLS connection to a server under test.
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -111,13 +115,27 @@ impl Client {
         head + "\r\n"
     }
 
-    fn exchange(&self, head: &str, content: &str) -> Result<Response, std::io::Error> {
+    /// Asks for an upgraded connection; returns the head of the answer, and the connection behind it.
+    pub(crate) fn upgrade(&self, path: &str, protocol: &str) -> Result<(String, Stream), std::io::Error> {
+        let mut stream = self.connect()?;
+        let port = self.port;
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        Ok((read_head(&mut stream)?, stream))
+    }
+
+    fn connect(&self) -> Result<Stream, std::io::Error> {
         let socket = TcpStream::connect(("127.0.0.1", self.port))?;
-        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         let server = ServerName::try_from("127.0.0.1").expect("an address is a server name");
         let connection = ClientConnection::new(self.tls.clone(), server).map_err(std::io::Error::other)?;
-        let mut stream = StreamOwned::new(connection, socket);
+        Ok(StreamOwned::new(connection, socket))
+    }
+
+    fn exchange(&self, head: &str, content: &str) -> Result<Response, std::io::Error> {
+        let mut stream = self.connect()?;
         stream.write_all(format!("{head}{content}").as_bytes())?;
         let mut bytes = Vec::new();
         let ended = stream.read_to_end(&mut bytes);

@@ -5,11 +5,13 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod https;
+pub(crate) mod node;
 pub(crate) mod pki;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod relay;
 pub(crate) mod repository;
+pub(crate) mod samples;
 pub(crate) mod tools;
 
 use std::net::TcpListener;

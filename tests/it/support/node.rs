@@ -1,0 +1,98 @@
+//! A node without containers: what an API server dials for exec, attach, port-forward and logs. Upgraded connections echo every byte.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::json;
+
+use super::apiserver::ApiServer;
+
+/// Adds a node and a pod `default/echo` that runs on it to this cluster. The node answers as long as the test process lives.
+pub(crate) fn add_echo_pod(server: &ApiServer) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+    let port = listener.local_addr().expect("a bound socket has an address").port();
+    let tls = tls(server);
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let tls = tls.clone();
+            // A connection that breaks is the business of the one who asked.
+            std::thread::spawn(move || serve(socket, tls).ok());
+        }
+    });
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "echo" },
+        "status": {
+            "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+        },
+    });
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "echo" },
+        "spec": { "nodeName": "echo", "containers": [{ "name": "echo", "image": "none" }] },
+    });
+    for (path, object) in [
+        ("/api/v1/nodes", node),
+        ("/api/v1/namespaces/default/serviceaccounts", account),
+        ("/api/v1/namespaces/default/pods", pod),
+    ] {
+        let answer = server.send("POST", path, "application/json", &object);
+        assert_eq!(answer.status, 201, "{path}: {}", answer.body);
+    }
+}
+
+fn tls(server: &ApiServer) -> Arc<ServerConfig> {
+    let identity = server.authority().server();
+    let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("the key is PEM");
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the default versions")
+        .with_no_client_auth()
+        .with_single_cert(chain.expect("the certificate is PEM"), key)
+        .expect("key and certificate fit");
+    Arc::new(config)
+}
+
+fn serve(socket: TcpStream, tls: Arc<ServerConfig>) -> std::io::Result<()> {
+    let connection = ServerConnection::new(tls).map_err(std::io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, socket);
+    let head = read_head(&mut stream)?;
+    if head.to_ascii_lowercase().contains("upgrade: spdy") {
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n")?;
+        return echo(&mut stream);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nfirst line\n")?;
+    stream.flush()?;
+    if head.contains("follow=true") {
+        // The answer does not end; the follower goes away.
+        read_head(&mut stream)?;
+    }
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+fn echo(stream: &mut (impl Read + Write)) -> std::io::Result<()> {
+    let mut buffer = [0u8; 4096];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => stream.write_all(&buffer[..length])?,
+        }
+    }
+}
+
+/// Reads up to the empty line that ends an HTTP head.
+pub(crate) fn read_head(stream: &mut impl Read) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0u8; 1];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
