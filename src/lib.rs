@@ -2,7 +2,11 @@
 #![forbid(unsafe_code)]
 
 #[expect(clippy::disallowed_methods, reason = "reads files and folders that people name on the command line")]
+#[expect(clippy::disallowed_methods, reason = "dials, waits between tries, keeps credentials in a file")]
+pub mod agent;
 pub mod cli;
+#[expect(clippy::disallowed_methods, reason = "talks to an API server, waits between tries, says when it looked")]
+pub mod cluster;
 pub mod core;
 #[expect(clippy::disallowed_methods, reason = "spawns the git program, in one file")]
 pub mod git;
@@ -22,6 +26,7 @@ pub mod git;
 pub mod hub;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
+#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod sandbox;
 #[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]

@@ -11,6 +11,7 @@
 //! - planning again after a kill at any point ends in the same state.
 
 mod inventory;
+mod layout;
 mod marks;
 mod order;
 mod plan;
@@ -21,6 +22,7 @@ mod shards;
 mod tests;
 
 pub use inventory::{Entry, Inventory, Position};
+pub use layout::{Contents, Laid, lay_out};
 pub use marks::{DESCRIPTION_ANNOTATION, MANAGED_LABEL, is_ours, mark};
 pub use order::{is_never_pruned, rank_of};
 pub use plan::{Apply, Content, Desired, Plan, Removal, Scope, Step, Target, Wanted, plan};

@@ -250,6 +250,7 @@ impl SortedOut {
             },
         ));
         let mut body = object.into_value();
+        settle(&mut body, key.namespace.as_deref());
         mark(&mut body, &desired.sub);
         let (sub, blob) = (desired.sub, desired.blob);
         self.applies.push((desired.order, Apply { key, sub, blob, body }));
@@ -284,6 +285,17 @@ fn located(mut key: ObjectKey, scope: &dyn Fn(&str, &str) -> Scope) -> ObjectKey
         Scope::Unknown => {}
     }
     key
+}
+
+/// The body says the namespace that the identity says: the API server refuses a cluster-scoped object that names one.
+fn settle(body: &mut Value, namespace: Option<&str>) {
+    let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    match namespace {
+        Some(namespace) => metadata.insert("namespace".to_owned(), Value::from(namespace)),
+        None => metadata.remove("namespace"),
+    };
 }
 
 fn removals(inventory: &Inventory, claimed: &BTreeSet<ObjectKey>, broken_paths: &BTreeSet<String>) -> Vec<Removal> {

@@ -1,0 +1,214 @@
+//! Requests to one API server over kube's transport: address, TLS and credentials are kube's, the requests are our own plain JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::ConfigExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt};
+
+use super::access::{Access, AccessError, error_chain};
+use super::discovery::Catalog;
+use super::error::{ApiError, Status};
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A request body that may be streamed.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// Longest wait for the answer to a short request. Above the API server's own limit for admission webhooks, 30 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
+/// Connections that stay open between requests. More of them would only cost memory while nothing happens.
+const IDLE_CONNECTIONS: usize = 64;
+/// After this time an idle connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// No single answer that we ask for is larger; a page of 100 nodes is 2 MB.
+const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// A body of known bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// One API server. Cheap to clone; clones share connections and discovery.
+#[derive(Clone)]
+pub struct Cluster {
+    /// With the kubeconfig's own impersonation, for what the agent does itself.
+    own: Transport,
+    /// Without, for requests that carry somebody else's name.
+    plain: Transport,
+    server: Arc<str>,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
+    pub(super) refreshing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Prepares the client. Nothing is sent yet: an API server that is down is no error here.
+    pub async fn connect(access: &Access) -> Result<Self, AccessError> {
+        super::install_tls_provider();
+        let config = access.load().await?;
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let refused = |error: kube::Error| AccessError::Credentials {
+            server: server.clone(),
+            message: error_chain(&error),
+        };
+        let client = http_client(&config).map_err(refused)?;
+        let auth = || config.auth_layer().map_err(refused);
+        let base = ServiceBuilder::new().layer(config.base_uri_layer());
+        let plain = base
+            .clone()
+            .option_layer(auth()?)
+            .map_err(BoxError::from)
+            .service(client.clone());
+        let extra = config.extra_headers_layer().map_err(refused)?;
+        let own = base
+            .option_layer(auth()?)
+            .layer(extra)
+            .map_err(BoxError::from)
+            .service(client);
+        Ok(Cluster {
+            own: BoxCloneSyncService::new(own),
+            plain: BoxCloneSyncService::new(plain),
+            server: server.as_str().into(),
+            catalog: Arc::default(),
+            refreshing: Arc::default(),
+        })
+    }
+
+    /// The API server's address.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Sends a request in somebody else's name, which its headers say, and hands on whatever comes back. The answer's body streams.
+    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
+        self.plain
+            .clone()
+            .oneshot(request)
+            .await
+            .map_err(|error| self.unreachable(&*error))
+    }
+
+    /// A GET whose answer is JSON of this shape.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.get_as(path, "application/json").await
+    }
+
+    /// A GET with an own `Accept` header.
+    pub async fn get_as<T: DeserializeOwned>(&self, path: &str, accept: &str) -> Result<T, ApiError> {
+        let request = Request::get(path).header(ACCEPT, accept).body(full(""));
+        let bytes = self.send(path, request).await?;
+        self.read(path, &bytes)
+    }
+
+    /// A GET whose answer is a short text.
+    pub(super) async fn get_text(&self, path: &str) -> Result<String, ApiError> {
+        let bytes = self.send(path, Request::get(path).body(full(""))).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A request with a JSON body; the answer's bytes.
+    pub(super) async fn write(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<Bytes, ApiError> {
+        let request = Request::builder().method(method).uri(path).header(ACCEPT, "application/json");
+        self.send(path, request.header(CONTENT_TYPE, content_type).body(full(body)))
+            .await
+    }
+
+    /// Parses an answer.
+    pub(super) fn read<T: DeserializeOwned>(&self, path: &str, bytes: &[u8]) -> Result<T, ApiError> {
+        serde_json::from_slice(bytes).map_err(|error| self.unexpected(path, &error))
+    }
+
+    async fn send(&self, path: &str, request: http::Result<Request<Body>>) -> Result<Bytes, ApiError> {
+        let request = request.map_err(|error| self.unexpected(path, &error))?;
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, self.exchange(request));
+        let (code, bytes) = answer.await.map_err(|_| ApiError::Timeout {
+            server: self.server.to_string(),
+            seconds: REQUEST_TIMEOUT.as_secs(),
+        })??;
+        if code < 400 {
+            return Ok(bytes);
+        }
+        Err(ApiError::Refused(status_of(code, &bytes)))
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> Result<(u16, Bytes), ApiError> {
+        let response = self
+            .own
+            .clone()
+            .oneshot(request)
+            .await
+            .map_err(|error| self.unreachable(&*error))?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        Ok((code, body.map_err(|error| self.unreachable(&*error))?.to_bytes()))
+    }
+
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> ApiError {
+        ApiError::Unreachable {
+            server: self.server.to_string(),
+            message: error_chain(error),
+        }
+    }
+
+    pub(super) fn unexpected(&self, path: &str, error: &dyn std::error::Error) -> ApiError {
+        ApiError::Unexpected {
+            server: self.server.to_string(),
+            path: path.to_owned(),
+            message: error.to_string(),
+        }
+    }
+}
+
+fn http_client(
+    config: &kube::Config,
+) -> Result<legacy::Client<impl legacy::connect::Connect + Clone + Send + Sync + 'static, Body>, kube::Error> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(connector))
+}
+
+/// The `Status` in an error's body; anything else becomes its message.
+fn status_of(code: u16, body: &[u8]) -> Status {
+    let is_status = |value: &Value| value.get("kind").and_then(Value::as_str) == Some("Status");
+    let parsed = serde_json::from_slice::<Value>(body).ok().filter(is_status);
+    let status: Option<Status> = parsed.and_then(|value| serde_json::from_value(value).ok());
+    let mut status = status.unwrap_or_else(|| Status {
+        message: String::from_utf8_lossy(&body[..body.len().min(512)]).trim().to_owned(),
+        ..Status::default()
+    });
+    status.code = code;
+    if status.message.is_empty() {
+        status.message = format!("HTTP status {code}");
+    }
+    status
+}

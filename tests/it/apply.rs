@@ -1,0 +1,359 @@
+//! Plans carried out against a real API server: waves, definitions, rejected objects, pruning, ownership, kills, many objects.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use branchline::agent::execute;
+use branchline::cluster::{Access, Cluster, InventoryStore, StatusCollector};
+use branchline::core::apply::{
+    Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Progress, Step, Target, Wanted, plan, report,
+};
+use branchline::core::ids::{ObjectId, ObjectKind};
+use branchline::core::object::Object;
+use branchline::core::status::{ObjectOutcome, Phase};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::apiserver::ApiServer;
+
+/// One agent's hands in one cluster.
+struct Hands {
+    cluster: Cluster,
+    store: InventoryStore,
+    inventory: Inventory,
+    generation: u64,
+}
+
+impl Hands {
+    async fn new(server: &ApiServer) -> Self {
+        let access = Access::Kubeconfig {
+            path: server.kubeconfig(),
+            context: None,
+        };
+        let cluster = Cluster::connect(&access).await.unwrap();
+        let (store, inventory) = InventoryStore::load(&cluster).await.unwrap();
+        let generation = inventory.position.generation;
+        Hands {
+            cluster,
+            store,
+            inventory,
+            generation,
+        }
+    }
+
+    fn fetched(&self, objects: &[(&str, Value)]) -> Wanted {
+        let by_path = self.inventory.by_path();
+        let mut wanted = Wanted::default();
+        for (sub, object) in objects {
+            let mut desired = desired(sub, object);
+            let known = by_path.get(&(*sub, desired.path.as_str()));
+            if known.is_some_and(|(_, entry)| entry.has(desired.blob)) {
+                desired.content = Content::NotFetched;
+            }
+            wanted.subs.insert((*sub).to_owned());
+            wanted.objects.push(desired);
+        }
+        wanted
+    }
+
+    async fn planned(&mut self, objects: &[(&str, Value)]) -> branchline::core::apply::Plan {
+        self.generation += 1;
+        let kinds: Vec<(&str, &str)> = objects
+            .iter()
+            .map(|(_, o)| (o["apiVersion"].as_str().unwrap(), o["kind"].as_str().unwrap()))
+            .collect();
+        self.cluster.discover(kinds).await.unwrap();
+        let catalog = self.cluster.catalog();
+        let target = Target {
+            epoch: 1,
+            generation: self.generation,
+            tree: ObjectId::EMPTY_TREE,
+        };
+        let plan = plan(target, self.fetched(objects), &self.inventory, &|group, kind| {
+            catalog.scope(group, kind)
+        });
+        self.store.save(&plan.record).await.unwrap();
+        self.inventory = plan.record.clone();
+        plan
+    }
+
+    async fn deliver(&mut self, objects: &[(&str, Value)]) -> Finished {
+        let plan = self.planned(objects).await;
+        let finished = execute(&self.cluster, plan, &CancellationToken::new()).await.finished;
+        self.store.save(&finished.inventory).await.unwrap();
+        self.inventory = finished.inventory.clone();
+        finished
+    }
+}
+
+fn desired(sub: &str, object: &Value) -> Desired {
+    let bytes = object.to_string();
+    let meta = &object["metadata"];
+    let path = format!("manifests/{}_{}_{}.yaml", object["kind"], meta["namespace"], meta["name"]);
+    Desired {
+        sub: sub.to_owned(),
+        path,
+        blob: ObjectId::hash(ObjectKind::Blob, bytes.as_bytes()),
+        content: Content::Object(Object::from_value(object.clone()).unwrap()),
+        order: 0,
+    }
+}
+
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn config(namespace: &str, name: &str, content: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"content": content}})
+}
+
+fn widget_definition(group: &str) -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}});
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": format!("widgets.{group}")},
+        "spec": {"group": group, "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}})
+}
+
+fn at(namespace: &str, name: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/configmaps/{name}")
+}
+
+#[tokio::test]
+async fn a_definition_and_its_objects_go_in_one_delivery() {
+    let server = ApiServer::start("waves");
+    let mut hands = Hands::new(&server).await;
+    let widget = json!({"apiVersion": "waves.example.org/v1", "kind": "Widget", "metadata": {"name": "w", "namespace": "waves"}, "spec": {"size": 1}});
+    let all = [
+        ("s.a", widget),
+        ("s.a", config("waves", "settings", "1")),
+        ("s.a", widget_definition("waves.example.org")),
+        ("s.a", namespace("waves")),
+        (
+            "s.a",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "homeless"}}),
+        ),
+    ];
+    let finished = hands.deliver(&all).await;
+    assert!(finished.complete, "{:?}", finished.outcomes);
+    let live = server.get("/apis/waves.example.org/v1/namespaces/waves/widgets/w").unwrap();
+    assert_eq!(live["metadata"]["annotations"][DESCRIPTION_ANNOTATION], "s.a");
+    assert_eq!(live["metadata"]["managedFields"][0]["manager"], "branchline");
+    assert!(server.get(&at("default", "homeless")).is_some());
+
+    let read = Hands::new(&server).await;
+    assert_eq!(read.inventory, finished.inventory, "another agent reads the same inventory");
+    let before = server.get(&at("waves", "settings")).unwrap()["metadata"]["resourceVersion"].clone();
+    let again = hands.deliver(&all).await;
+    assert!(again.complete && again.outcomes.subs().is_empty());
+    assert_eq!(
+        server.get(&at("waves", "settings")).unwrap()["metadata"]["resourceVersion"],
+        before
+    );
+}
+
+#[tokio::test]
+async fn a_rejected_object_holds_back_its_own_prune_only() {
+    let server = ApiServer::start("rejected");
+    let mut hands = Hands::new(&server).await;
+    let ns = ("s.ns", namespace("rejected"));
+    let first = [
+        ns.clone(),
+        ("s.a", config("rejected", "old-a", "1")),
+        ("s.b", config("rejected", "old-b", "1")),
+    ];
+    assert!(hands.deliver(&first).await.complete);
+    let bad = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bad", "namespace": "rejected"},
+        "spec": {"ports": [{"port": 99999}], "clusterIP": "None"}});
+    let unknown =
+        json!({"apiVersion": "nowhere.example.org/v1", "kind": "Nothing", "metadata": {"name": "n", "namespace": "rejected"}});
+    let typo =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "typo", "namespace": "rejected"}, "dota": {}});
+    let homeless = config("no-such-namespace", "x", "1");
+    let second = [
+        ns,
+        ("s.a", bad),
+        ("s.a", config("rejected", "new-a", "1")),
+        ("s.b", config("rejected", "new-b", "1")),
+        ("s.c", unknown),
+        ("s.d", typo),
+        ("s.e", homeless),
+    ];
+    let finished = hands.deliver(&second).await;
+    assert!(!finished.complete);
+    for (name, there) in [("old-a", true), ("old-b", false), ("new-a", true), ("new-b", true)] {
+        assert_eq!(server.get(&at("rejected", name)).is_some(), there, "{name}");
+    }
+    let reasons: BTreeMap<&str, String> = ["s.a", "s.b", "s.c", "s.d", "s.e"]
+        .map(|sub| (sub, report(sub, &finished.inventory, &finished.outcomes)))
+        .map(|(sub, report)| (sub, format!("{:?}: {}", report.phase, report.reason)))
+        .into();
+    assert!(reasons["s.a"].contains("spec.ports[0].port"), "{reasons:#?}");
+    assert!(reasons["s.b"].starts_with("Success"), "{reasons:#?}");
+    assert!(
+        reasons["s.c"].contains("no kind Nothing in nowhere.example.org/v1"),
+        "{reasons:#?}"
+    );
+    assert!(reasons["s.d"].contains("dota"), "{reasons:#?}");
+    assert!(reasons["s.e"].contains("feed the Namespace too"), "{reasons:#?}");
+}
+
+#[tokio::test]
+async fn only_what_carries_our_marks_is_deleted() {
+    let server = ApiServer::start("pruned");
+    let mut hands = Hands::new(&server).await;
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "pruned"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let all = [
+        ("s.a", namespace("pruned")),
+        ("s.a", claim),
+        ("s.a", config("pruned", "gone", "1")),
+        ("s.a", config("pruned", "taken", "1")),
+        ("s.a", config("pruned", "moved", "1")),
+    ];
+    assert!(hands.deliver(&all).await.complete);
+    server.kubectl(&["delete", "-n", "pruned", "configmap", "taken"]).ok();
+    server.kubectl(&["create", "-n", "pruned", "configmap", "taken"]).ok();
+    let finished = hands.deliver(&[("s.b", config("pruned", "moved", "1"))]).await;
+    assert!(finished.complete, "{:?}", finished.outcomes);
+    for (name, there) in [("gone", false), ("taken", true), ("moved", true)] {
+        assert_eq!(server.get(&at("pruned", name)).is_some(), there, "{name}");
+    }
+    let report = report("s.a", &finished.inventory, &finished.outcomes);
+    assert_eq!(report.phase, Phase::Success);
+    let kept = report.objects.iter().filter(|o| o.outcome == ObjectOutcome::NotApplied);
+    let kept: Vec<&str> = kept.map(|o| o.kind.as_str()).collect();
+    assert_eq!(kept, ["ConfigMap", "Namespace", "PersistentVolumeClaim"]);
+    assert!(server.get("/api/v1/namespaces/pruned/persistentvolumeclaims/data").is_some());
+    assert_eq!(
+        finished.inventory.entries.len(),
+        3,
+        "kept objects stay known, the one that was taken over does not"
+    );
+}
+
+#[tokio::test]
+async fn killed_after_any_step_nothing_leaks() {
+    let server = ApiServer::start("killed");
+    let mut hands = Hands::new(&server).await;
+    let first = [
+        ("s.a", namespace("killed")),
+        ("s.a", config("killed", "a", "1")),
+        ("s.a", config("killed", "b", "1")),
+    ];
+    assert!(hands.deliver(&first).await.complete);
+    let second = [
+        ("s.a", namespace("killed")),
+        ("s.a", config("killed", "b", "2")),
+        ("s.b", config("killed", "c", "1")),
+    ];
+    for kill_after in 0..3 {
+        let mut killed = Hands::new(&server).await;
+        let plan = killed.planned(&second).await;
+        let mut progress = Progress::start(plan);
+        for _ in 0..kill_after {
+            if let Some(Step::Apply(items)) = progress.next_step() {
+                for item in items {
+                    killed.cluster.apply(&item.key, &item.body).await.unwrap();
+                }
+            }
+        }
+    }
+    let mut hands = Hands::new(&server).await;
+    assert_eq!(hands.inventory.position.applied, None, "a change is under way");
+    assert!(
+        hands.deliver(&[("s.a", namespace("killed"))]).await.complete,
+        "the change was taken back"
+    );
+    for name in ["a", "b", "c"] {
+        assert!(server.get(&at("killed", name)).is_none(), "{name} leaked");
+    }
+}
+
+#[tokio::test]
+async fn five_thousand_objects_are_remembered_in_bounded_shards() {
+    let server = ApiServer::start("sharded");
+    let mut hands = Hands::new(&server).await;
+    let mut all: Vec<(&str, Value)> = vec![("s.a", namespace("sharded"))];
+    all.extend((0..5000).map(|n| ("s.a", config("sharded", &format!("settings-{n:04}"), "1"))));
+    hands.planned(&all).await;
+    let path = "/api/v1/namespaces/branchline-system/configmaps?labelSelector=branchline.io/inventory=true";
+    let maps = server.get(path).unwrap();
+    let sizes: Vec<usize> = maps["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|map| map["data"].to_string().len())
+        .collect();
+    assert!(sizes.len() >= 4 && sizes.iter().all(|size| *size < 700_000), "{sizes:?}");
+    let mut reader = Hands::new(&server).await;
+    assert_eq!(reader.inventory, hands.inventory);
+    assert!(reader.deliver(&[]).await.complete);
+    let maps = server.get(path).unwrap();
+    assert_eq!(
+        maps["items"].as_array().unwrap().len(),
+        1,
+        "shards that are not needed go away"
+    );
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_down_is_said_so_and_nothing_is_lost() {
+    let server = ApiServer::start("down");
+    let mut hands = Hands::new(&server).await;
+    let mut status = StatusCollector::new(hands.cluster.clone(), std::time::Duration::from_secs(30));
+    let up = status.collect().await;
+    assert!(
+        up.readyz && up.livez && up.k8s_version.starts_with("v1.") && up.message.is_empty(),
+        "{up:?}"
+    );
+    assert_eq!(up.service_cidr, "10.96.0.0/16");
+    let plan = hands.planned(&[("s.a", config("default", "later", "1"))]).await;
+    server.stop();
+    let run = execute(&hands.cluster, plan, &CancellationToken::new()).await;
+    let why = run.unreachable.unwrap();
+    assert!(why.contains("does not answer"), "{why}");
+    let report = report("s.a", &run.finished.inventory, &run.finished.outcomes);
+    assert_eq!(
+        (report.phase, report.objects[0].outcome),
+        (Phase::Installing, ObjectOutcome::Waiting)
+    );
+    let down = status.collect().await;
+    assert!(!down.readyz && down.message.contains("does not answer"), "{down:?}");
+    assert_eq!(down.conditions[0]["status"], "False");
+    server.start_again();
+    assert!(hands.deliver(&[("s.a", config("default", "later", "1"))]).await.complete);
+}
+
+/// Not a test of speed: prints how long 1,000 objects take beside a client that sends nothing but the applies.
+#[tokio::test]
+async fn a_thousand_objects_beside_a_bare_client() {
+    let server = ApiServer::start("thousand");
+    let mut hands = Hands::new(&server).await;
+    let warm: Vec<_> = (0..50)
+        .map(|n| ("s.warm", config("default", &format!("warm-{n}"), "1")))
+        .collect();
+    assert!(hands.deliver(&warm).await.complete);
+    let bare = Hands::new(&server).await;
+    for at_once in [8, 24, 64] {
+        let objects = (0..1000).map(|n| desired("s.x", &config("default", &format!("bare-{at_once}-{n}"), "1")));
+        let started = Instant::now();
+        let done = stream::iter(objects).map(|object| async {
+            let Content::Object(object) = object.content else { return };
+            let key = object.key();
+            bare.cluster.apply(&key, &object.into_value()).await.unwrap();
+        });
+        done.buffer_unordered(at_once).collect::<Vec<()>>().await;
+        println!("bare client, {at_once} at once: {:?}", started.elapsed());
+    }
+    let mut all = warm.clone();
+    all.extend((0..1000).map(|n| ("s.many", config("default", &format!("many-{n}"), "1"))));
+    let started = Instant::now();
+    let finished = hands.deliver(&all).await;
+    println!("delivery with plan and inventory: {:?}", started.elapsed());
+    assert!(finished.complete);
+    let started = Instant::now();
+    all.push(("s.one", config("default", "one", "1")));
+    assert!(hands.deliver(&all).await.complete);
+    println!("one more object: {:?}", started.elapsed());
+}
