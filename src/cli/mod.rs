@@ -1,16 +1,24 @@
 //! The command line: one command per file, each `Args` + `run`. Everything that a person reads is written here.
 
+mod approve;
 mod check;
+mod client;
 mod error;
+mod hub;
+mod logging;
 mod output;
 mod render;
 mod source;
+mod status;
+mod token;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 pub use error::CliError;
 use output::Output;
@@ -29,6 +37,16 @@ enum Command {
     Render(render::Args),
     /// Checks a source folder or commit and prints its diagnostics
     Check(check::Args),
+    /// Runs the hub
+    Hub(hub::Args),
+    /// Bootstrap tokens of agents
+    Token(token::Args),
+    /// Lets a cluster that waits, or its new key, into the fleet
+    Approve(approve::ApproveArgs),
+    /// Refuses a cluster that waits
+    Deny(approve::DenyArgs),
+    /// Shows what the hub follows, which clusters are in sync and what is wrong
+    Status(status::Args),
 }
 
 /// Parses the arguments, runs the command and gives its exit code: 0 all well, 1 errors, 2 wrong usage.
@@ -59,7 +77,40 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
     match command {
         Command::Render(args) => render::run(&args, out),
         Command::Check(args) => check::run(&args, out),
+        Command::Hub(args) => hub::run(args, out),
+        Command::Token(args) => token::run(args, out),
+        Command::Approve(args) => approve::approve(&args, out),
+        Command::Deny(args) => approve::deny(&args, out),
+        Command::Status(args) => status::run(&args, out),
     }
+}
+
+/// The asynchronous runtime of a command.
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.map_err(|error| CliError::failed("the runtime cannot be started", "").because(error))
+}
+
+/// Cancels the token at SIGINT or SIGTERM; a second signal ends the process at once.
+fn stop_on_signal(stop: &CancellationToken) -> Result<(), CliError> {
+    let failed = |error| CliError::failed("signals cannot be listened for", "").because(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                stop.cancel();
+            } else {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Under a name that begins with `kubectl-` the binary is a kubectl plugin, and its help says how it is called.

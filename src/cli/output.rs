@@ -81,3 +81,27 @@ pub(super) fn count(number: usize, what: &str) -> String {
         format!("{number} {what}s")
     }
 }
+
+/// Rows under a header, columns padded as kubectl pads them.
+pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .chain([header[column].len()])
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: String = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}   "))
+            .collect();
+        format!("{}\n", padded.trim_end())
+    };
+    let mut text = line(header.to_vec());
+    rows.iter()
+        .for_each(|row| text.push_str(&line(row.iter().map(String::as_str).collect())));
+    text
+}

@@ -17,7 +17,12 @@ const OFFER_OBJECTS: usize = 16_000;
 
 /// The objects below `tree` that are not below `base`, trees before what is in them, up to the limits of one offer. Blocks.
 pub fn difference(repo: &Repo, base: Option<ObjectId>, tree: ObjectId) -> Result<Vec<ContentObject>, RepoError> {
-    let mut walk = Walk { contents: repo.contents()?, seen: HashSet::new(), found: Vec::new(), bytes: 0 };
+    let mut walk = Walk {
+        contents: repo.contents()?,
+        seen: HashSet::new(),
+        found: Vec::new(),
+        bytes: 0,
+    };
     walk.changed(base, tree)?;
     Ok(walk.found)
 }
@@ -38,9 +43,15 @@ impl Walk {
         if self.full() || !self.seen.insert(id) {
             return Ok(None);
         }
-        let Some((kind, bytes)) = load(&self.contents, id, expected)? else { return Ok(None) };
+        let Some((kind, bytes)) = load(&self.contents, id, expected)? else {
+            return Ok(None);
+        };
         self.bytes += bytes.len();
-        self.found.push(ContentObject { id, kind, content: Bytes::from(bytes.clone()) });
+        self.found.push(ContentObject {
+            id,
+            kind,
+            content: Bytes::from(bytes.clone()),
+        });
         Ok(Some(bytes))
     }
 
@@ -48,15 +59,22 @@ impl Walk {
         if base == Some(tree) {
             return Ok(());
         }
-        let Some(bytes) = self.add(tree, ObjectKind::Tree)? else { return Ok(()) };
+        let Some(bytes) = self.add(tree, ObjectKind::Tree)? else {
+            return Ok(());
+        };
         let before = match base {
-            Some(base) => load(&self.contents, base, ObjectKind::Tree)?.map(|(_, bytes)| bytes).unwrap_or_default(),
+            Some(base) => load(&self.contents, base, ObjectKind::Tree)?
+                .map(|(_, bytes)| bytes)
+                .unwrap_or_default(),
             None => Vec::new(),
         };
         // What this hub wrote parses; an unreadable base only means that more is sent.
         let before = parse_git_tree(&before).unwrap_or_default();
         for entry in parse_git_tree(&bytes).unwrap_or_default() {
-            let known = before.iter().find(|old| old.name == entry.name && old.mode == entry.mode).map(|old| old.id);
+            let known = before
+                .iter()
+                .find(|old| old.name == entry.name && old.mode == entry.mode)
+                .map(|old| old.id);
             if known == Some(entry.id) {
                 continue;
             }
@@ -83,7 +101,9 @@ pub fn reachable(repo: &Repo, tree: ObjectId) -> Result<HashSet<ObjectId>, RepoE
     let mut found = HashSet::from([tree]);
     let mut open = vec![tree];
     while let Some(tree) = open.pop() {
-        let bytes = load(&contents, tree, ObjectKind::Tree)?.map(|(_, bytes)| bytes).unwrap_or_default();
+        let bytes = load(&contents, tree, ObjectKind::Tree)?
+            .map(|(_, bytes)| bytes)
+            .unwrap_or_default();
         for entry in parse_git_tree(&bytes).unwrap_or_default() {
             if found.insert(entry.id) && entry.mode == EntryMode::Directory {
                 open.push(entry.id);
@@ -94,7 +114,11 @@ pub fn reachable(repo: &Repo, tree: ObjectId) -> Result<HashSet<ObjectId>, RepoE
 }
 
 /// The contents of wanted ids; those that are not allowed or not there come back apart. Blocks.
-pub fn wanted(repo: &Repo, allowed: &HashSet<ObjectId>, ids: &[ObjectId]) -> Result<(Vec<ContentObject>, Vec<ObjectId>), RepoError> {
+pub fn wanted(
+    repo: &Repo,
+    allowed: &HashSet<ObjectId>,
+    ids: &[ObjectId],
+) -> Result<(Vec<ContentObject>, Vec<ObjectId>), RepoError> {
     let contents = repo.contents()?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for id in ids {
@@ -106,7 +130,11 @@ pub fn wanted(repo: &Repo, allowed: &HashSet<ObjectId>, ids: &[ObjectId]) -> Res
             None
         };
         match object {
-            Some((kind, bytes)) => found.push(ContentObject { id: *id, kind, content: Bytes::from(bytes) }),
+            Some((kind, bytes)) => found.push(ContentObject {
+                id: *id,
+                kind,
+                content: Bytes::from(bytes),
+            }),
             None => missing.push(*id),
         }
     }

@@ -43,12 +43,20 @@ impl Default for Metrics {
         let registry = &mut metrics.registry;
         registry.register("tunnels", "Tunnels that stand", metrics.tunnels.clone());
         registry.register("clusters", "Clusters of the fleet", metrics.clusters.clone());
-        registry.register("clusters_in_sync", "Clusters that have applied their desired state", metrics.in_sync.clone());
+        registry.register(
+            "clusters_in_sync",
+            "Clusters that have applied their desired state",
+            metrics.in_sync.clone(),
+        );
         registry.register("source_errors", "Errors in the source repository", metrics.errors.clone());
         registry.register("generation", "Generation of the state branch", metrics.generation.clone());
         registry.register("offers", "Offers sent to agents", metrics.offers.clone());
         registry.register("objects_sent", "Git objects sent to agents", metrics.objects_sent.clone());
-        registry.register("trees_applied", "Reports of a tree applied without a failure", metrics.applied.clone());
+        registry.register(
+            "trees_applied",
+            "Reports of a tree applied without a failure",
+            metrics.applied.clone(),
+        );
         metrics
     }
 }

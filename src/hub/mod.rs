@@ -2,16 +2,24 @@
 
 pub mod acceptor;
 pub mod answer;
+pub mod api;
 pub mod auth;
 pub mod ca;
-pub mod listener;
-pub mod proxy;
-pub mod socket_path;
-pub mod tls;
-pub mod revision;
-pub mod source;
-pub mod writer;
-pub mod registry;
+pub mod data;
 pub mod delivery;
-pub mod session;
+pub mod endpoints;
+pub mod listener;
 pub mod metrics;
+pub mod projection;
+pub mod proxy;
+pub mod registry;
+pub mod revision;
+pub mod router;
+pub mod run;
+pub mod session;
+pub mod socket_path;
+pub mod source;
+pub mod tls;
+pub mod writer;
+
+pub use run::{Hub, HubConfig, HubError};

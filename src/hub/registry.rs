@@ -66,7 +66,13 @@ impl Registry {
         joined: mpsc::Sender<(u64, Session)>,
         changed: mpsc::Sender<ClusterId>,
     ) -> Self {
-        Registry { live: Mutex::default(), revisions, joined, changed, sessions: std::sync::atomic::AtomicU64::new(0) }
+        Registry {
+            live: Mutex::default(),
+            revisions,
+            joined,
+            changed,
+            sessions: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClusterId, Live>> {
@@ -164,19 +170,31 @@ impl Tunnels for Registry {
     fn find(&self, cluster: &str) -> Lookup {
         let revision = self.revisions.borrow().clone();
         let fleet = revision.state.managed_clusters.values().map(|record| &record.cluster);
-        let known = fleet.clone().find(|known| known.id.as_ref().is_some_and(|id| id.as_str() == cluster));
+        let known = fleet
+            .clone()
+            .find(|known| known.id.as_ref().is_some_and(|id| id.as_str() == cluster));
         let Some((known, id)) = known.and_then(|known| Some((known, known.id.clone()?))) else {
             let names = fleet.clone().map(|known| known.name.as_str());
             let ids = fleet.filter_map(|known| known.id.as_ref().map(ClusterId::as_str));
-            return Lookup::Unknown { near: nearest(cluster, names.chain(ids)) };
+            return Lookup::Unknown {
+                near: nearest(cluster, names.chain(ids)),
+            };
         };
         match self.get(&id) {
             Some(live) if live.is_connected() => Lookup::Online { id, tunnel: live.handle },
             Some(live) => {
-                let since = live.lost.map_or_else(|| "since a moment ago".to_owned(), |lost| format!("since {}", seconds(lost)));
-                Lookup::Offline { name: known.name.clone(), since }
+                let since = live
+                    .lost
+                    .map_or_else(|| "since a moment ago".to_owned(), |lost| format!("since {}", seconds(lost)));
+                Lookup::Offline {
+                    name: known.name.clone(),
+                    since,
+                }
             }
-            None => Lookup::Offline { name: known.name.clone(), since: "since this hub started".to_owned() },
+            None => Lookup::Offline {
+                name: known.name.clone(),
+                since: "since this hub started".to_owned(),
+            },
         }
     }
 }

@@ -46,5 +46,7 @@ impl Revision {
 /// The desired tree of every cluster that has an id.
 pub fn trees(state: &State) -> BTreeMap<ClusterId, ObjectId> {
     let clusters = state.managed_clusters.values().map(|record| &record.cluster);
-    clusters.filter_map(|cluster| Some((cluster.id.clone()?, state.cluster_tree(&cluster.namespace)))).collect()
+    clusters
+        .filter_map(|cluster| Some((cluster.id.clone()?, state.cluster_tree(&cluster.namespace))))
+        .collect()
 }

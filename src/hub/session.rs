@@ -64,7 +64,13 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     let closed = session.handle.closed();
     let handle = session.handle.clone();
     info!(cluster = %cluster, address = %session.address, held = ?session.hello.held, applied = ?session.hello.applied, "agent connected");
-    let mut agent = Agent { context: Arc::clone(&context), number, session, offered: None, allowed: None };
+    let mut agent = Agent {
+        context: Arc::clone(&context),
+        number,
+        session,
+        offered: None,
+        allowed: None,
+    };
     let ended = tokio::select! {
         ended = agent.serve() => ended,
         () = closed.cancelled() => Ok(()),
@@ -73,7 +79,9 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         warn!(cluster = %cluster, error = %error, cause = ?std::error::Error::source(error), "the session with the agent ended");
     }
     handle.close().await;
-    context.registry.update(&cluster, number, |live| live.lost = Some(Timestamp::now()));
+    context
+        .registry
+        .update(&cluster, number, |live| live.lost = Some(Timestamp::now()));
     info!(cluster = %cluster, "agent disconnected");
 }
 
@@ -137,7 +145,13 @@ impl Agent {
         let repo = self.context.repo.clone();
         let objects = blocking(move || delivery::difference(&repo, base, tree)).await?;
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
-        let offer = Offer { epoch: revision.epoch, generation: revision.generation, tree, base, objects: batch.objects };
+        let offer = Offer {
+            epoch: revision.epoch,
+            generation: revision.generation,
+            tree,
+            base,
+            objects: batch.objects,
+        };
         debug!(cluster = %self.session.cluster, tree = %tree, generation = offer.generation, objects = offer.objects.len(), "offer");
         self.context.metrics.offers.inc();
         self.context.metrics.objects_sent.inc_by(offer.objects.len() as u64);
@@ -166,7 +180,10 @@ impl Agent {
     async fn send_wanted(&mut self, tree: ObjectId, ids: Vec<ObjectId>) -> Result<(), SessionError> {
         let Some((_, _, offered)) = self.offered.filter(|(_, _, offered)| *offered == tree) else {
             // It belongs to an offer that a newer one has replaced.
-            let answer = ToAgent::Content { objects: Vec::new(), missing: ids };
+            let answer = ToAgent::Content {
+                objects: Vec::new(),
+                missing: ids,
+            };
             return Ok(self.session.sender.send(&answer, b"").await?);
         };
         let allowed = self.reachable(offered).await?;
@@ -179,7 +196,10 @@ impl Agent {
             batches.push(crate::wire::content::Batch::default());
         }
         for batch in batches {
-            let answer = ToAgent::Content { objects: batch.objects, missing: missing.take().unwrap_or_default() };
+            let answer = ToAgent::Content {
+                objects: batch.objects,
+                missing: missing.take().unwrap_or_default(),
+            };
             self.session.sender.send(&answer, &batch.attachment).await?;
         }
         Ok(())
@@ -228,7 +248,11 @@ impl Agent {
             }
             Ok(request) => {
                 let lifetime = self.context.certificate_lifetime;
-                match self.context.authority.issue_agent(&self.session.cluster, &request, SystemTime::now(), lifetime) {
+                match self
+                    .context
+                    .authority
+                    .issue_agent(&self.session.cluster, &request, SystemTime::now(), lifetime)
+                {
                     Ok(certificate) => {
                         info!(cluster = %self.session.cluster, "renewed the agent's certificate");
                         ToAgent::Certificate { pem: certificate.pem }

@@ -72,7 +72,12 @@ fn address(url: &RepositoryUrl) -> String {
 impl Remote {
     fn new(url: &RepositoryUrl, repo: &Repo, reference: &str, tracking: &str) -> Result<Self, SourceError> {
         let git = Git::new(repo.path())?;
-        Ok(Remote { url: url.clone(), git, reference: reference.to_owned(), tracking: tracking.to_owned() })
+        Ok(Remote {
+            url: url.clone(),
+            git,
+            reference: reference.to_owned(),
+            tracking: tracking.to_owned(),
+        })
     }
 
     /// Fetches if the remote ref moved; says whether it did. A ref that is gone leaves what is here.
@@ -107,23 +112,40 @@ pub fn open_source(url: &RepositoryUrl, branch: Option<&str>, data: &Path) -> Re
         RepositoryUrl::Local(path) => {
             let repo = Repo::open(path)?;
             let branch = branch.map_or_else(|| repo.default_branch(), |branch| Ok(branch.to_owned()))?;
-            Ok(Source { repo, reference: format!("refs/heads/{branch}"), branch, remote: None })
+            Ok(Source {
+                repo,
+                reference: format!("refs/heads/{branch}"),
+                branch,
+                remote: None,
+            })
         }
         RepositoryUrl::Remote(text) => {
             let repo = Repo::init_bare(&data.join("repository.git"))?;
             let branch = match branch {
                 Some(branch) => branch.to_owned(),
-                None => Git::new(repo.path())?.remote_default_branch(text)?.unwrap_or_else(|| "main".to_owned()),
+                None => Git::new(repo.path())?
+                    .remote_default_branch(text)?
+                    .unwrap_or_else(|| "main".to_owned()),
             };
             let tracking = format!("refs/remotes/source/{branch}");
             let remote = Remote::new(url, &repo, &format!("refs/heads/{branch}"), &tracking)?;
-            Ok(Source { repo, reference: tracking, branch, remote: Some(remote) })
+            Ok(Source {
+                repo,
+                reference: tracking,
+                branch,
+                remote: Some(remote),
+            })
         }
     }
 }
 
 /// Opens the state repository: the source's own unless another is named.
-pub fn open_state(source: &Source, url: Option<&RepositoryUrl>, branch: &str, data: &Path) -> Result<StateRepository, SourceError> {
+pub fn open_state(
+    source: &Source,
+    url: Option<&RepositoryUrl>,
+    branch: &str,
+    data: &Path,
+) -> Result<StateRepository, SourceError> {
     let reference = format!("refs/heads/{branch}");
     let tracking = format!("refs/remotes/state/{branch}");
     let (repo, url) = match url {
@@ -150,7 +172,9 @@ fn adopt_remote_state(state: &StateRepository) -> Result<(), SourceError> {
 /// Watches a local repository's refs and asks for a run when one moves. Only a hint: events can be lost, so the ref is polled too.
 pub fn watch_refs(repo: &Repo, wakes: mpsc::Sender<Wake>) -> notify::Result<notify::RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let relevant = event.as_ref().is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(|path| is_ref(path)));
+        let relevant = event
+            .as_ref()
+            .is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(|path| is_ref(path)));
         if relevant || event.is_err() {
             // A full queue already holds a wake-up that will see this change.
             let _ = wakes.try_send(Wake::Source("watch"));

@@ -115,7 +115,10 @@ impl Writer {
             head,
             state,
             source_commit: None,
-            snapshot: Arc::new(Snapshot { incomplete: true, ..Snapshot::default() }),
+            snapshot: Arc::new(Snapshot {
+                incomplete: true,
+                ..Snapshot::default()
+            }),
             findings: Vec::new(),
             parses: ParseCache::default(),
             renders: RenderCache::default(),
@@ -163,7 +166,12 @@ impl Writer {
         }
     }
 
-    fn run_once(&mut self, trigger: &str, edits: Vec<(Edit, oneshot::Sender<Result<Edited, Refusal>>)>, now: &impl Fn() -> jiff::Timestamp) {
+    fn run_once(
+        &mut self,
+        trigger: &str,
+        edits: Vec<(Edit, oneshot::Sender<Result<Edited, Refusal>>)>,
+        now: &impl Fn() -> jiff::Timestamp,
+    ) {
         let mut phases = Phases::default();
         let moved = match self.follow_source(&mut phases) {
             Ok(moved) => moved,
@@ -214,11 +222,19 @@ impl Writer {
         let begun = Instant::now();
         let Some(head) = self.source.repo.resolve(&self.source.reference)? else {
             let branches = self.source.repo.branch_names()?;
-            let branches = branches.iter().filter(|name| !name.starts_with("branchline/")).cloned().collect::<Vec<_>>();
+            let branches = branches
+                .iter()
+                .filter(|name| !name.starts_with("branchline/"))
+                .cloned()
+                .collect::<Vec<_>>();
             let problem = RepoError::NoBranch {
                 path: self.source.repo.path().to_owned(),
                 branch: self.source.branch.clone(),
-                branches: if branches.is_empty() { "none; push a first commit".to_owned() } else { branches.join(", ") },
+                branches: if branches.is_empty() {
+                    "none; push a first commit".to_owned()
+                } else {
+                    branches.join(", ")
+                },
             };
             return Err(problem);
         };
@@ -248,7 +264,12 @@ impl Writer {
         let begun = Instant::now();
         let records = registration::approved(&registrations);
         let fleet = pipeline::derive_fleet(records, &self.snapshot, &self.state);
-        let inputs = Inputs { snapshot: &self.snapshot, fleet: &fleet, previous: &self.state, settings: self.settings.render };
+        let inputs = Inputs {
+            snapshot: &self.snapshot,
+            fleet: &fleet,
+            previous: &self.state,
+            settings: self.settings.render,
+        };
         let mut outcome = pipeline::run(&inputs, &mut self.renders);
         outcome.state.registrations = registrations;
         outcome.diagnostics.extend(self.findings.iter().cloned());
@@ -258,12 +279,19 @@ impl Writer {
     }
 
     /// Writes and publishes an outcome. A state that changes no byte is no commit.
-    fn accept(&mut self, outcome: Outcome, trigger: &str, phases: &Phases, now: &impl Fn() -> jiff::Timestamp) -> Result<(), String> {
+    fn accept(
+        &mut self,
+        outcome: Outcome,
+        trigger: &str,
+        phases: &Phases,
+        now: &impl Fn() -> jiff::Timestamp,
+    ) -> Result<(), String> {
         if let Some(problem) = self.stopped.clone() {
             self.publish(Some(&outcome));
             return Err(problem);
         }
-        let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error) && trigger != "registration";
+        let settled =
+            outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error) && trigger != "registration";
         let before = self.unpushed.is_none();
         match self.write(&outcome, trigger, phases, now) {
             Ok(committed) => {
@@ -292,7 +320,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, outcome: &Outcome, trigger: &str, phases: &Phases, now: &impl Fn() -> jiff::Timestamp) -> Result<bool, String> {
+    fn write(
+        &mut self,
+        outcome: &Outcome,
+        trigger: &str,
+        phases: &Phases,
+        now: &impl Fn() -> jiff::Timestamp,
+    ) -> Result<bool, String> {
         let begun = Instant::now();
         let tree = state::build(&outcome.state);
         let repo = &self.state_repository.repo;
@@ -328,7 +362,10 @@ impl Writer {
             }
             Err(WriteError::Moved { .. }) => {
                 self.check_foreign();
-                Err(self.stopped.clone().unwrap_or_else(|| "the state branch was moved by somebody else".to_owned()))
+                Err(self
+                    .stopped
+                    .clone()
+                    .unwrap_or_else(|| "the state branch was moved by somebody else".to_owned()))
             }
             Err(error) => Err(chain(&error)),
         }
@@ -337,12 +374,18 @@ impl Writer {
     /// Somebody else's commit on the state branch stops the writing: two writers would undo each other's work.
     fn check_foreign(&mut self) {
         let repository = &self.state_repository;
-        let Ok(found) = repository.repo.resolve(&repository.reference) else { return };
+        let Ok(found) = repository.repo.resolve(&repository.reference) else {
+            return;
+        };
         if self.stopped.is_some() || found == self.head {
             return;
         }
         let what = match found.map(|id| (id, repository.repo.commit_info(id))) {
-            Some((id, Ok(info))) => format!("{id} by {} ({})", info.author, info.message.lines().next().unwrap_or_default()),
+            Some((id, Ok(info))) => format!(
+                "{id} by {} ({})",
+                info.author,
+                info.message.lines().next().unwrap_or_default()
+            ),
             Some((id, Err(_))) => id.to_string(),
             None => "nothing: the ref is gone".to_owned(),
         };
@@ -363,7 +406,9 @@ impl Writer {
 
     /// Pushes the state branch; what cannot be pushed is tried again at the next poll.
     fn push(&mut self, now: &impl Fn() -> jiff::Timestamp) {
-        let (Some(remote), Some(_)) = (&self.state_repository.remote, &self.unpushed) else { return };
+        let (Some(remote), Some(_)) = (&self.state_repository.remote, &self.unpushed) else {
+            return;
+        };
         match remote.push(&self.state_repository.repo, &self.state_repository.reference) {
             Ok(()) => self.unpushed = None,
             Err(error) => {
@@ -388,7 +433,11 @@ impl Writer {
     fn publish(&self, outcome: Option<&Outcome>) {
         let before = self.revisions.borrow().clone();
         let problems = self.stopped.iter().chain(&self.source_problem).cloned().collect();
-        let mut revision = Revision { problems: Arc::new(problems), unpushed: self.unpushed.clone(), ..(*before).clone() };
+        let mut revision = Revision {
+            problems: Arc::new(problems),
+            unpushed: self.unpushed.clone(),
+            ..(*before).clone()
+        };
         if let Some(outcome) = outcome {
             revision.diagnostics = Arc::new(outcome.diagnostics.clone());
             revision.pending = Arc::new(outcome.pending.clone());
@@ -427,7 +476,11 @@ fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Opt
 fn subject(outcome: &Outcome) -> String {
     let state = &outcome.state;
     let descriptions: usize = state.clusters.values().map(std::collections::BTreeMap::len).sum();
-    format!("{} clusters, {} Subscriptions, {descriptions} Descriptions", state.managed_clusters.len(), state.subscriptions.len())
+    format!(
+        "{} clusters, {} Subscriptions, {descriptions} Descriptions",
+        state.managed_clusters.len(),
+        state.subscriptions.len()
+    )
 }
 
 fn log_commit(id: ObjectId, message: &CommitMessage, written: (usize, usize), phases: &Phases, write: Duration) {

@@ -11,8 +11,8 @@ mod bad_source;
 mod harness;
 mod port;
 mod support;
-mod yaml;
 mod tunnel;
+mod yaml;
 
 /// A file that no `mod` names is never compiled, and its tests never run.
 #[test]

@@ -1,0 +1,101 @@
+//! The running hub's API for the other commands: a kubeconfig in, JSON out.
+
+use std::path::PathBuf;
+
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+use super::CliError;
+use crate::cluster::{Access, Cluster, full};
+
+/// The largest answer.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// Which hub a command acts on.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct HubAccess {
+    /// Kubeconfig of the hub; KUBECONFIG or ~/.kube/config when left out
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// The hub's data directory, for its admin.kubeconfig
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// A client of the hub.
+pub(super) struct HubClient {
+    cluster: Cluster,
+}
+
+impl HubAccess {
+    /// Prepares the client; nothing is sent yet.
+    pub(super) async fn connect(&self) -> Result<HubClient, CliError> {
+        let kubeconfig = self
+            .data
+            .as_ref()
+            .map(|data| data.join("admin.kubeconfig"))
+            .or_else(|| self.kubeconfig.clone());
+        let access = Access::Kubeconfig {
+            path: kubeconfig.unwrap_or_else(default_kubeconfig),
+            context: self.context.clone(),
+        };
+        let hint = "name the hub's kubeconfig with --kubeconfig, or its data directory with --data";
+        let cluster = Cluster::connect(&access)
+            .await
+            .map_err(|error| CliError::usage("no way to the hub", hint).because(error))?;
+        Ok(HubClient { cluster })
+    }
+}
+
+/// The first file of KUBECONFIG, else the one in the home directory.
+fn default_kubeconfig() -> PathBuf {
+    let stated = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let first = std::env::split_paths(&stated).find(|path| !path.as_os_str().is_empty());
+    first.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".kube").join("config"))
+}
+
+impl HubClient {
+    /// The hub's address.
+    pub(super) fn server(&self) -> &str {
+        self.cluster.server()
+    }
+
+    /// One request below `/apis/branchline.io/v1alpha1/`.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, CliError> {
+        let uri = format!("/apis/branchline.io/v1alpha1/{path}");
+        let bytes = body.map(|value| value.to_string()).unwrap_or_default();
+        let unreachable = || {
+            CliError::failed(
+                format!("no answer from the hub at {}", self.server()),
+                "is the hub running, and is this its kubeconfig?",
+            )
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, "application/json");
+        let request = request.body(full(bytes)).map_err(|error| unreachable().because(error))?;
+        let response = self
+            .cluster
+            .forward(request)
+            .await
+            .map_err(|error| unreachable().because(error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| unreachable().because(error))?;
+        let value: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        if status.is_success() {
+            return Ok(value);
+        }
+        let message = value["message"]
+            .as_str()
+            .map_or_else(|| format!("the hub answered {status}"), str::to_owned);
+        Err(CliError::failed(message, ""))
+    }
+}

@@ -1,0 +1,136 @@
+//! `branchline token`: bootstrap tokens of agents. The hub keeps digests only, so a token is shown once.
+
+use std::process::ExitCode;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::client::HubAccess;
+use super::output::{Output, table};
+use super::{CliError, runtime};
+
+/// Arguments of `branchline token`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Makes a token and prints it once
+    Create {
+        /// How long it is valid: 30m, 24h, 7d; 0 means for ever
+        #[arg(long, default_value = "24h", value_parser = parse_ttl)]
+        ttl: u64,
+        /// Print the exact `branchline agent` line
+        #[arg(long)]
+        print_join: bool,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        #[command(flatten)]
+        hub: HubAccess,
+    },
+    /// Lists tokens without their secret parts
+    List {
+        #[command(flatten)]
+        hub: HubAccess,
+    },
+    /// Makes a token invalid; agents that registered with it stay
+    Revoke {
+        /// The part before the dot
+        id: String,
+        #[command(flatten)]
+        hub: HubAccess,
+    },
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, CliError> {
+    runtime()?.block_on(async {
+        match args.command {
+            Command::Create {
+                ttl,
+                print_join,
+                description,
+                hub,
+            } => create(ttl, print_join, &description, &hub, out).await?,
+            Command::List { hub } => list(&hub, out).await?,
+            Command::Revoke { id, hub } => {
+                let id = id.split('.').next().unwrap_or_default();
+                hub.connect()
+                    .await?
+                    .send(Method::DELETE, &format!("tokens/{id}"), None)
+                    .await?;
+                out.line(&format!("token {id} revoked"));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn create(ttl: u64, print_join: bool, description: &str, hub: &HubAccess, out: &mut Output) -> Result<(), CliError> {
+    let client = hub.connect().await?;
+    let asked = json!({"ttlSeconds": (ttl > 0).then_some(ttl), "description": description});
+    let answer = client.send(Method::POST, "tokens", Some(asked)).await?;
+    let text = |field: &str| answer[field].as_str().unwrap_or_default();
+    if print_join {
+        out.line(&format!(
+            "branchline agent --hub {} --token {} --ca-hash {} --name NAME",
+            client.server(),
+            text("token"),
+            text("caHash")
+        ));
+        out.note("next: put in the cluster's name and run it there; add --kubeconfig FILE outside the cluster");
+    } else {
+        out.line(text("token"));
+        out.note("next: branchline token create --print-join prints the whole agent line");
+    }
+    Ok(())
+}
+
+async fn list(hub: &HubAccess, out: &mut Output) -> Result<(), CliError> {
+    let answer = hub.connect().await?.send(Method::GET, "tokens", None).await?;
+    let rows = answer["items"].as_array().into_iter().flatten().map(|token| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let state = if token["expired"] == true { "expired" } else { "valid" };
+        let expires = token["expires"].as_str().unwrap_or("never").to_owned();
+        vec![text(&token["id"]), state.to_owned(), expires, text(&token["description"])]
+    });
+    out.text(&table(&["ID", "STATE", "EXPIRES", "DESCRIPTION"], rows.collect()));
+    Ok(())
+}
+
+/// `90s`, `30m`, `24h`, `7d`, `0`.
+fn parse_ttl(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "write a number and s, m, h or d, for example 24h".to_owned())?;
+    let seconds = match unit {
+        "" if number == 0 => 1,
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("write a number and s, m, h or d, for example 24h".to_owned()),
+    };
+    number
+        .checked_mul(seconds)
+        .ok_or_else(|| "that is longer than time lasts".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_durations() {
+        assert_eq!(
+            [parse_ttl("90s"), parse_ttl("24h"), parse_ttl("7d"), parse_ttl("0")],
+            [Ok(90), Ok(86_400), Ok(604_800), Ok(0)]
+        );
+        assert!(parse_ttl("5").is_err() && parse_ttl("h").is_err() && parse_ttl("1w").is_err());
+    }
+}

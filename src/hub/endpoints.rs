@@ -1,0 +1,358 @@
+//! Registration and the administration that the command line needs: tokens, approvals, status. JSON in and out, decisions in
+//! [`crate::core::registration`].
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use rand::RngExt as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::answer::refused;
+use super::ca::{CertificateAuthority, CertificateRequest};
+use super::listener::Peer;
+use super::registry::{Registry, seconds};
+use super::revision::Revision;
+use super::writer::Wake;
+use crate::core::access::{KeyDigest, Refusal, authorize_user};
+use crate::core::api::CLUSTERS_VERSION;
+use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
+use crate::core::ids::ClusterId;
+use crate::core::registration::{Edit, Edited};
+use crate::core::state::registrations::{Decision, Registration, Token};
+use crate::tunnel::http::{Body, full};
+
+/// Where agents register.
+pub const REGISTRATION_PATH: &str = "/apis/clusters.clusternet.io/v1beta1/clusterregistrationrequests";
+/// Where the command line's own resources are.
+pub const ADMIN_PATH: &str = "/apis/branchline.io/v1alpha1/";
+/// The largest request.
+const BODY_LIMIT: usize = 256 << 10;
+/// How long an edit may wait for its commit.
+const EDIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers registrations and administration.
+#[derive(Debug)]
+pub struct Endpoints {
+    /// Accepted states.
+    pub revisions: watch::Receiver<Arc<Revision>>,
+    /// Live facts.
+    pub registry: Arc<Registry>,
+    /// To the writer.
+    pub wakes: mpsc::Sender<Wake>,
+    /// Signs certificates.
+    pub authority: Arc<CertificateAuthority>,
+    /// Life of an agent's certificate.
+    pub certificate_lifetime: Duration,
+}
+
+#[derive(Deserialize)]
+struct RegistrationRequest {
+    #[serde(default)]
+    metadata: Value,
+    spec: RegistrationSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewToken {
+    ttl_seconds: Option<u64>,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Approval {
+    replace_key: bool,
+}
+
+impl Endpoints {
+    /// The answer to an agent that registers or renews an expired certificate. Anybody may ask; a token or the registered key decides.
+    pub async fn register(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        match self.try_register(request).await {
+            Ok(answer) => json_answer(StatusCode::CREATED, &answer),
+            Err(refusal) => {
+                info!(peer = %peer.address, refusal = %refusal, "a registration was refused");
+                refused(&refusal)
+            }
+        }
+    }
+
+    async fn try_register(&self, request: Request<Incoming>) -> Result<Value, Refusal> {
+        let token = self.check_token(bearer(&request))?;
+        let body: RegistrationRequest = read(request).await?;
+        let csr = body
+            .metadata
+            .pointer("/annotations")
+            .and_then(|annotations| annotations.get(CSR_ANNOTATION))
+            .and_then(Value::as_str);
+        let csr = csr.ok_or_else(|| {
+            bad(format!(
+                "the annotation {CSR_ANNOTATION} with the certificate signing request is missing"
+            ))
+        })?;
+        let csr = CertificateRequest::parse(csr)
+            .map_err(|error| bad(format!("the certificate signing request cannot be used: {error}")))?;
+        let key = csr.key_digest().clone();
+        let edit = Edit::Register {
+            spec: body.spec.clone(),
+            key: key.clone(),
+            token,
+        };
+        let registration = self.registration(edit, &body.spec.cluster_id, &key).await?;
+        let status = self.registration_status(&registration, &csr, &key)?;
+        Ok(json!({
+            "apiVersion": CLUSTERS_VERSION, "kind": "ClusterRegistrationRequest",
+            "metadata": {"name": format!("clusternet-{}", registration.cluster_id)}, "spec": body.spec, "status": status,
+        }))
+    }
+
+    /// A registered key changes nothing, so it is answered from memory; everything else goes to the writer.
+    async fn registration(&self, edit: Edit, cluster: &ClusterId, key: &KeyDigest) -> Result<Registration, Refusal> {
+        let known = self.revisions.borrow().state.registrations.clusters.get(cluster).cloned();
+        if let Some(known) = known.filter(|known| known.key_digest == key.as_str() && known.decision == Decision::Approved) {
+            return Ok(known);
+        }
+        match self.edit(edit).await? {
+            Edited::Registration(registration) => Ok(registration),
+            Edited::Token => Err(Refusal::new(
+                500,
+                "InternalError",
+                "the writer answered something else than a registration",
+            )),
+        }
+    }
+
+    fn registration_status(
+        &self,
+        known: &Registration,
+        csr: &CertificateRequest,
+        key: &KeyDigest,
+    ) -> Result<RegistrationStatus, Refusal> {
+        let mut status = RegistrationStatus {
+            dedicated_namespace: known.dedicated_namespace.clone(),
+            managed_cluster_name: known.cluster_name.clone(),
+            ca_certificate: STANDARD.encode(self.authority.certificate_pem()),
+            ..RegistrationStatus::default()
+        };
+        let name = &known.cluster_name;
+        if known.decision == Decision::Pending {
+            status.error_message = format!("cluster {name:?} waits for `branchline approve {name}`");
+        } else if known.key_digest != key.as_str() {
+            status.error_message = format!("the new key of cluster {name:?} waits for `branchline approve --replace-key {name}`");
+            warn!(cluster = %known.cluster_id, name, "a new key waits for approval");
+        } else {
+            let issued = self
+                .authority
+                .issue_agent(&known.cluster_id, csr, SystemTime::now(), self.certificate_lifetime);
+            let issued = issued
+                .map_err(|error| Refusal::new(500, "InternalError", format!("the certificate cannot be signed: {error}")))?;
+            status.certificate = STANDARD.encode(issued.pem);
+            status.result = Some("Approved".to_owned());
+        }
+        Ok(status)
+    }
+
+    /// Whether a valid token came. A token that is not valid is refused, rather than taken for none.
+    fn check_token(&self, token: Option<String>) -> Result<bool, Refusal> {
+        let Some(token) = token else { return Ok(false) };
+        let unauthorized = |why: &str| {
+            let message = format!("Unauthorized: {why}; `branchline token create --print-join` prints a new line");
+            Err(Refusal::new(401, "Unauthorized", message))
+        };
+        let id = token.split('.').next().unwrap_or_default();
+        let revision = self.revisions.borrow();
+        let Some(known) = revision
+            .state
+            .registrations
+            .tokens
+            .get(id)
+            .filter(|known| known.digest == digest(&token))
+        else {
+            return unauthorized("the token is not known here, or was revoked");
+        };
+        match known.expires.as_ref().map(|end| end.parse::<Timestamp>()) {
+            Some(Ok(end)) if end <= Timestamp::now() => unauthorized(&format!("the token expired at {end}")),
+            Some(Err(_)) => unauthorized("the token's end cannot be read"),
+            Some(Ok(_)) | None => Ok(true),
+        }
+    }
+
+    async fn edit(&self, edit: Edit) -> Result<Edited, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let busy = |message: &str| Refusal {
+            retry_after_seconds: 1,
+            ..Refusal::new(503, "ServiceUnavailable", message)
+        };
+        self.wakes
+            .send(Wake::Edit(edit, reply))
+            .await
+            .map_err(|_| busy("the hub is going away; try again"))?;
+        match tokio::time::timeout(EDIT_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(busy("the hub is going away; try again")),
+            Err(_) => Err(busy(
+                "the state branch was not written in time; look at the hub's log and try again",
+            )),
+        }
+    }
+
+    /// The answer to the command line's requests; administrators only.
+    pub async fn administer(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        match self.try_administer(peer, request).await {
+            Ok((code, answer)) => json_answer(code, &answer),
+            Err(refusal) => refused(&refusal),
+        }
+    }
+
+    async fn try_administer(&self, peer: &Peer, request: Request<Incoming>) -> Result<(StatusCode, Value), Refusal> {
+        let identity = peer.identity(SystemTime::now());
+        let user = authorize_user(&identity, "administer the hub")?.name.clone();
+        let path = request.uri().path().strip_prefix(ADMIN_PATH).unwrap_or_default().to_owned();
+        let parts: Vec<&str> = path.split('/').collect();
+        let method = request.method().clone();
+        match (&method, &parts[..]) {
+            (&Method::GET, ["status"]) => Ok((StatusCode::OK, self.status())),
+            (&Method::GET, ["tokens"]) => Ok((StatusCode::OK, self.tokens())),
+            (&Method::POST, ["tokens"]) => self.create_token(read(request).await?, &user).await,
+            (&Method::DELETE, ["tokens", id]) => {
+                self.edit(Edit::RemoveToken { id: (*id).to_owned() }).await?;
+                info!(user, id, "token revoked");
+                Ok((StatusCode::OK, json!({"id": id})))
+            }
+            (&Method::POST, ["clusters", cluster, "approve"]) => {
+                let asked: Approval = read(request).await?;
+                let edit = Edit::Approve {
+                    cluster: (*cluster).to_owned(),
+                    replace_key: asked.replace_key,
+                };
+                info!(user, cluster, "approve");
+                self.decided(edit).await
+            }
+            (&Method::POST, ["clusters", cluster, "deny"]) => {
+                info!(user, cluster, "deny");
+                self.decided(Edit::Deny {
+                    cluster: (*cluster).to_owned(),
+                })
+                .await
+            }
+            _ => Err(Refusal::new(
+                404,
+                "NotFound",
+                format!("there is nothing at {method} {ADMIN_PATH}{path}"),
+            )),
+        }
+    }
+
+    async fn decided(&self, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
+        match self.edit(edit).await? {
+            Edited::Registration(known) => Ok((StatusCode::OK, serde_json::to_value(known).unwrap_or_default())),
+            Edited::Token => Ok((StatusCode::OK, Value::Null)),
+        }
+    }
+
+    async fn create_token(&self, asked: NewToken, user: &str) -> Result<(StatusCode, Value), Refusal> {
+        let (id, secret) = (random_text(6), random_text(24));
+        let token = format!("{id}.{secret}");
+        let expires = asked.ttl_seconds.map(|ttl| {
+            let ttl = i64::try_from(ttl).unwrap_or(i64::MAX).min(100 * 366 * 24 * 3600);
+            seconds(Timestamp::now() + jiff::SignedDuration::from_secs(ttl))
+        });
+        let stored = Token {
+            id: id.clone(),
+            digest: digest(&token),
+            expires: expires.clone(),
+            description: asked.description,
+        };
+        self.edit(Edit::AddToken(stored)).await?;
+        info!(user, id, expires, "token created");
+        let answer = json!({"id": id, "token": token, "expires": expires, "caHash": self.authority.hash()});
+        Ok((StatusCode::CREATED, answer))
+    }
+
+    fn tokens(&self) -> Value {
+        let now = seconds(Timestamp::now());
+        let revision = self.revisions.borrow();
+        let tokens = revision.state.registrations.tokens.values().map(|token| {
+            let expired = token.expires.as_ref().is_some_and(|end| *end <= now);
+            json!({"id": token.id, "expires": token.expires, "expired": expired, "description": token.description})
+        });
+        json!({"items": tokens.collect::<Vec<_>>()})
+    }
+
+    fn status(&self) -> Value {
+        let revision = self.revisions.borrow().clone();
+        let clusters = revision.state.managed_clusters.values().map(|record| {
+            let id = record.cluster.id.as_ref();
+            let live = id.and_then(|id| self.registry.get(id));
+            let desired = id.map(|id| revision.tree(id));
+            json!({
+                "name": record.cluster.name, "namespace": record.cluster.namespace, "id": id, "desired": desired,
+                "applied": live.as_ref().and_then(|live| live.applied), "connected": live.as_ref().is_some_and(super::registry::Live::is_connected),
+                "address": live.as_ref().map(|live| live.address.to_string()), "since": live.as_ref().map(|live| seconds(live.connected)),
+            })
+        });
+        json!({
+            "commit": revision.commit, "source": revision.source, "epoch": revision.epoch, "generation": revision.generation,
+            "problems": *revision.problems, "unpushed": revision.unpushed, "diagnostics": *revision.diagnostics,
+            "pending": revision.pending.iter().map(|p| format!("{} in {} (Subscription {})", p.feed, p.cluster, p.subscription)).collect::<Vec<_>>(),
+            "clusters": clusters.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn bad(message: String) -> Refusal {
+    Refusal::new(400, "BadRequest", message)
+}
+
+fn bearer(request: &Request<Incoming>) -> Option<String> {
+    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(|token| token.trim().to_owned())
+}
+
+async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
+    let bytes: Bytes = body
+        .map_err(|error| bad(format!("the request's body cannot be read: {error}")))?
+        .to_bytes();
+    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    serde_json::from_slice(&bytes).map_err(|error| bad(format!("the request's body is not what is expected here: {error}")))
+}
+
+fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(full(value.to_string()));
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `sha256:` digest of a token; a token has enough randomness that no salt is needed.
+fn digest(token: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(token.as_bytes());
+    format!(
+        "sha256:{}",
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    )
+}
+
+/// Lower-case letters and digits from the system's generator.
+fn random_text(length: usize) -> String {
+    const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    let mut generator = rand::rng();
+    (0..length)
+        .map(|_| char::from(ALPHABET[generator.random_range(0..ALPHABET.len())]))
+        .collect()
+}
