@@ -53,7 +53,7 @@ pub struct Session {
     pub sender: ControlSender<ToAgent>,
     /// From the agent.
     pub receiver: ControlReceiver<ToHub>,
-    /// Opens streams to it, and says when it is gone.
+    /// Opens streams to it, and says when it is gone. The tunnel ends when the last clone is dropped.
     pub handle: TunnelHandle,
 }
 

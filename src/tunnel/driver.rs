@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::handle::{OpenRequest, TunnelHandle};
+use super::relief::{Relief, Relieved, relieve};
 use super::stream::{Slots, TunnelStream};
 use super::{Role, Tunnel, TunnelSettings};
 
@@ -25,7 +26,8 @@ use super::{Role, Tunnel, TunnelSettings};
 const OPEN_QUEUE: usize = 32;
 
 pub(super) struct Driver<IO> {
-    connection: yamux::Connection<Compat<IO>>,
+    connection: yamux::Connection<Compat<Relieved<IO>>>,
+    relief: Relief,
     requests: mpsc::Receiver<OpenRequest>,
     waiting: Option<OpenRequest>,
     incoming: mpsc::Sender<TunnelStream>,
@@ -49,8 +51,10 @@ where
         let (incoming, incoming_receiver) = mpsc::channel(settings.accepted_streams);
         let inbound = Arc::new(Semaphore::new(settings.accepted_streams));
         let handle = TunnelHandle::new(request_sender, Arc::clone(&inbound), settings);
+        let (io, relief) = relieve(io, settings.split_send);
         let driver = Driver {
             connection: yamux::Connection::new(io.compat(), settings.yamux(), mode),
+            relief,
             requests,
             waiting: None,
             incoming,
@@ -98,6 +102,7 @@ where
     /// Reads and writes as far as possible, then opens what was asked for, until nothing more can be done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, yamux::ConnectionError>> {
         loop {
+            self.relief.begin();
             match self.connection.poll_next_inbound(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
                     self.take_in(stream, cx);
@@ -105,6 +110,7 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(Ended::ByPeer)),
+                Poll::Pending if self.relief.grant() => continue,
                 Poll::Pending => {}
             }
             match ready!(self.poll_open(cx)) {

@@ -12,6 +12,7 @@ pub mod dial;
 mod driver;
 mod handle;
 pub mod http;
+mod relief;
 mod settings;
 mod stream;
 pub mod websocket;
