@@ -10,9 +10,10 @@ mod architecture;
 mod bad_source;
 mod harness;
 mod port;
+mod server_side_apply;
 mod support;
-mod yaml;
 mod tunnel;
+mod yaml;
 
 /// A file that no `mod` names is never compiled, and its tests never run.
 #[test]
