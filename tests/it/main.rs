@@ -8,6 +8,7 @@
 mod apply;
 mod architecture;
 mod bad_source;
+mod generated_patches;
 mod harness;
 mod port;
 mod server_side_apply;
