@@ -8,8 +8,10 @@
 mod apply;
 mod architecture;
 mod bad_source;
+mod generated_patches;
 mod harness;
 mod port;
+mod server_side_apply;
 mod support;
 mod tunnel;
 mod yaml;

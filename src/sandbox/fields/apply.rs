@@ -127,7 +127,7 @@ impl KindSchema {
     fn prune(&self, merged: Value, managed: &Managed, last: &FieldSet) -> Value {
         let (schema, root) = (&*self.schema, self.root);
         let with_parents = |set: &FieldSet| set.with_declared_parents(schema, Some(root));
-        let strip = |paths: &FieldSet| remove(schema, root, &merged, paths).unwrap_or_else(super::update::nothing);
+        let strip = |paths: &FieldSet| remove(schema, root, &merged, paths);
         let last = with_parents(last);
         let all = with_parents(&paths_of(schema, root, &merged));
 

@@ -1,15 +1,37 @@
 //! A kind's type together with the fields that a write through a subresource leaves alone. Owns the choice of the type for a
 //! request; decides nothing about values.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
+use super::custom::custom_schema;
 use super::schema::{Schema, TypeId};
 use super::set::FieldSet;
 
-/// What the engine knows of a kind.
+/// Where a kind's types are: in the table, or in its own schema.
+#[derive(Debug, Clone)]
+pub(super) enum Types {
+    BuiltIn(&'static Schema),
+    Custom(Arc<Schema>),
+}
+
+impl Deref for Types {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        match self {
+            Types::BuiltIn(schema) => schema,
+            Types::Custom(schema) => schema,
+        }
+    }
+}
+
+/// What the engine knows of a kind. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KindSchema {
-    pub(super) schema: std::borrow::Cow<'static, Schema>,
+    pub(super) schema: Types,
     pub(super) root: TypeId,
     pub(super) built_in: bool,
     /// Whether the kind has a status that only the subresource writes.
@@ -25,10 +47,22 @@ impl KindSchema {
         let root = known.or_else(|| schema.named("CustomResource")).unwrap_or(schema.deduced());
         let declared = schema.atom(root).map.as_ref();
         KindSchema {
-            schema: std::borrow::Cow::Borrowed(schema),
+            schema: Types::BuiltIn(schema),
             root,
             built_in: known.is_some(),
             status: declared.is_some_and(|map| map.fields.contains_key("status")),
+            kind: kind.to_owned(),
+        }
+    }
+
+    /// A custom kind by its definition: the version's `openAPIV3Schema`, and whether it has the status subresource.
+    pub fn custom(kind: &str, openapi: &Value, status: bool) -> KindSchema {
+        let (schema, root) = custom_schema(openapi);
+        KindSchema {
+            schema: Types::Custom(Arc::new(schema)),
+            root,
+            built_in: false,
+            status,
             kind: kind.to_owned(),
         }
     }

@@ -7,6 +7,7 @@
 
 mod apply;
 mod conflict;
+mod custom;
 mod json;
 mod kind;
 mod managed;

@@ -3,8 +3,8 @@
 //! Never decides anything about an object; it only answers questions about types.
 //!
 //! A line of the table is `kind <apiVersion> <Kind> <Type>` or `type <Type> <field>…`; `!` before the type makes it atomic.
-//! A field is `name[^]:<expression>[=<default>][~<strategy>[~<merge key>]]`; `^` marks a struct that Go's encoder writes even
-//! when it is empty. Expressions: `s n b u` scalars (string, number, boolean, any), `?` anything as one atom, `*` anything by
+//! A field is `name[^]:<expression>[=<default>][~<strategy>[~<merge key>]]`; `^` marks what Go's encoder writes even when it
+//! is empty or nil. Expressions: `s n b u` scalars (string, number, boolean, any), `?` anything as one atom, `*` anything by
 //! deduction (lists atomic, maps granular), `[]E` atomic list, `[=]E` set, `[a,b]E` list with keys, `{}E` map, `!E` atomic.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,8 @@ const TABLE: &str = include_str!("schema.txt");
 /// What is known of a custom resource without a schema: its metadata; all else is deduced from the values.
 const CUSTOM: &str = "type CustomResource apiVersion:s kind:s metadata:ObjectMeta *:*";
 static TABLES: [&str; 2] = [TABLE, CUSTOM];
-static BUILT_IN: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&TABLES));
+static CUSTOM_ONLY: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&TABLES, |_| false));
+static BUILT_IN: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&TABLES, |_| true));
 
 /// A type's place in its schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +72,7 @@ pub(super) struct MapType {
 pub(super) struct Field {
     pub(super) kind: TypeId,
     pub(super) default: Option<Value>,
-    /// Present even when empty, so that its absence and `{}` are the same.
+    /// Written even when it is empty, so that its absence and its empty value are the same.
     pub(super) always: bool,
     pub(super) patch: PatchStrategy,
 }
@@ -135,6 +136,11 @@ impl Schema {
         &BUILT_IN
     }
 
+    /// What is known of every custom resource, to be extended by what its definition says.
+    pub(super) fn of_custom_resources() -> &'static Schema {
+        &CUSTOM_ONLY
+    }
+
     /// The type behind an id.
     pub(super) fn atom(&self, id: TypeId) -> &Atom {
         &self.atoms[id.0 as usize]
@@ -150,6 +156,11 @@ impl Schema {
         self.names.get(name).copied()
     }
 
+    /// The type of anything as one value.
+    pub(super) fn untyped(&self) -> TypeId {
+        TypeId(0)
+    }
+
     /// The type of everything that no schema describes.
     pub(super) fn deduced(&self) -> TypeId {
         TypeId(1)
@@ -162,14 +173,18 @@ impl Schema {
         id
     }
 
-    fn parse(tables: &'static [&'static str]) -> Schema {
+    /// Parses the kinds that are wanted, and what they consist of.
+    fn parse(tables: &'static [&'static str], wanted: fn(&str) -> bool) -> Schema {
         let lines = || tables.iter().flat_map(|table| table.lines());
         let definitions: HashMap<&str, &str> = lines().filter_map(definition).collect();
         let mut parser = Parser {
             schema: Schema::with_untyped(),
             definitions,
         };
-        for line in lines().filter_map(|line| line.strip_prefix("kind ")) {
+        for line in lines()
+            .filter_map(|line| line.strip_prefix("kind "))
+            .filter(|line| wanted(line))
+        {
             let mut words = line.split(' ');
             if let (Some(version), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) {
                 let id = parser.expression(name);

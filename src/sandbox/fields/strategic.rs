@@ -122,12 +122,14 @@ impl Merger<'_> {
             let key = meta.strategy.merge_key.as_deref();
             check_order(new.as_deref().unwrap_or_default(), &wanted, key)?;
             let server_order = old.clone().unwrap_or_default();
+            let patch_order = new.clone().unwrap_or_default();
             let merged = match (old, new) {
                 (Some(old), Some(new)) => self.merge_list(old, new, &meta)?,
                 (Some(old), None) => old,
                 (None, Some(new)) => new.into_iter().filter_map(cleaned).collect(),
                 (None, None) => continue,
             };
+            same_types(&server_order, &patch_order)?;
             live.insert(name.to_owned(), Value::Array(ordered(merged, &wanted, &server_order, key)?));
         }
         Ok(())
@@ -273,13 +275,14 @@ fn merge_key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value, String> {
         .ok_or_else(|| format!("map: {item} does not contain declared merge key: {key}"))
 }
 
+/// The items of both lists are of one type, which is not a list.
 fn same_types(old: &[Value], patch: &[Value]) -> Result<(), String> {
-    let mut kinds = old.iter().chain(patch).map(std::mem::discriminant);
-    let first = kinds.next();
-    if old.iter().chain(patch).any(Value::is_array) {
+    let items = || old.iter().chain(patch);
+    let first = items().next().ok_or("no elements in any of the given slices")?;
+    if first.is_array() {
         return Err("lists of lists are not supported".to_owned());
     }
-    match kinds.all(|kind| Some(kind) == first) {
+    match items().all(|item| std::mem::discriminant(item) == std::mem::discriminant(first)) {
         true => Ok(()),
         false => Err(format!("list element types are not identical: {old:?} {patch:?}")),
     }

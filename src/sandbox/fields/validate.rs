@@ -81,7 +81,7 @@ impl Validator<'_> {
         let wanted = match (scalar, value) {
             (Scalar::Text, Value::String(_)) | (Scalar::Number, Value::Number(_)) | (Scalar::Boolean, Value::Bool(_)) => return,
             (Scalar::Any, Value::String(_) | Value::Number(_) | Value::Bool(_)) => return,
-            (Scalar::Text, value) => format!("expected string, got &value.valueUnstructured{{Value:{}}}", shown(value)),
+            (Scalar::Text, value) => format!("expected string, got &value.valueUnstructured{{Value:{}}}", literal(value)),
             (Scalar::Number, value) => format!("expected numeric (int or float), got {}", go_type(value)),
             (Scalar::Boolean, value) => format!("expected boolean, got {}", shown(value)),
             (Scalar::Any, value) => format!("expected any scalar, got {}", shown(value)),
@@ -98,10 +98,37 @@ impl Validator<'_> {
     }
 }
 
+/// A value as Go prints the wrapper around it with `%v`.
 fn shown(value: &Value) -> String {
+    format!("&{{{}}}", plain(value))
+}
+
+fn plain(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
     match value {
-        Value::Object(_) => "map[string]interface {}{…}".to_owned(),
-        Value::Array(_) => "[]interface {}{…}".to_owned(),
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(plain).collect())),
+        Value::Object(map) => {
+            format!(
+                "map[{}]",
+                joined(map.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect())
+            )
+        }
+        value => value.to_string(),
+    }
+}
+
+/// A value as Go prints it with `%#v`.
+fn literal(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::Array(items) => format!("[]interface {{}}{{{}}}", joined(items.iter().map(literal).collect())),
+        Value::Object(map) => {
+            let fields = map.iter().map(|(key, value)| format!("{key:?}:{}", literal(value))).collect();
+            format!("map[string]interface {{}}{{{}}}", joined(fields))
+        }
         value => value.to_string(),
     }
 }

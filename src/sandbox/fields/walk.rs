@@ -9,7 +9,7 @@ use super::path::{Scalar, Step, same};
 use super::schema::{Forms, Keys, ListType, MapType, Schema, TypeId};
 use super::set::FieldSet;
 
-/// What a struct that is always present is when it is absent.
+/// What a struct that Go's encoder always writes is when it is absent.
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 
 /// Names an item of a list that is no atom.
@@ -223,14 +223,21 @@ impl Comparer<'_> {
         keys.sort();
         keys.dedup();
         for key in keys {
+            let kind = map.child(key).unwrap_or(self.schema.deduced());
             let always = map.fields.get(key).is_some_and(|field| field.always);
+            let stand_in = always.then(|| self.stand_in(kind));
+            let (old, new) = (child(old, key, stand_in), child(new, key, stand_in));
             self.path.push(Step::field(key));
-            self.visit(
-                map.child(key).unwrap_or(self.schema.deduced()),
-                child(old, key, always),
-                child(new, key, always),
-            );
+            self.visit(kind, old, new);
             self.path.pop();
+        }
+    }
+
+    /// What Go's encoder writes for an empty field of this type.
+    fn stand_in(&self, kind: TypeId) -> &'static Value {
+        match self.schema.atom(kind).map {
+            Some(_) => &EMPTY,
+            None => &Value::Null,
         }
     }
 
@@ -300,14 +307,14 @@ fn has_fields(value: Option<&Value>) -> bool {
     value.and_then(Value::as_object).is_some_and(|map| !map.is_empty())
 }
 
-/// A map's child; one that is always present stands for an empty struct when it is absent.
-fn child<'v>(map: Option<&'v Map<String, Value>>, key: &str, always: bool) -> Option<&'v Value> {
-    let map = map?;
-    map.get(key).or(if always { Some(&*EMPTY) } else { None })
+/// A map's child, or what stands in for it when the map is there and the child is not.
+fn child<'v>(map: Option<&'v Map<String, Value>>, key: &str, stand_in: Option<&'v Value>) -> Option<&'v Value> {
+    map.and_then(|map| map.get(key).or(stand_in))
 }
 
-/// What is left of a value without these paths; `None` if that is nothing.
-pub(super) fn remove(schema: &Schema, kind: TypeId, value: &Value, paths: &FieldSet) -> Option<Value> {
+/// What is left of a value without these paths; what has been emptied is null, as Kubernetes leaves it, so that a parent that
+/// somebody else applied is still there.
+pub(super) fn remove(schema: &Schema, kind: TypeId, value: &Value, paths: &FieldSet) -> Value {
     let atom = schema.atom(kind);
     match (atom.forms(Some(value)), &atom.map, &atom.list) {
         (Forms { map: true, .. }, Some(map), _) => remove_fields(schema, map, value, paths),
@@ -320,41 +327,41 @@ pub(super) fn remove(schema: &Schema, kind: TypeId, value: &Value, paths: &Field
             _,
             Some(list),
         ) => remove_items(schema, list, value, paths),
-        _ => Some(value.clone()),
+        _ => value.clone(),
     }
 }
 
-fn remove_fields(schema: &Schema, map: &MapType, value: &Value, paths: &FieldSet) -> Option<Value> {
+fn remove_fields(schema: &Schema, map: &MapType, value: &Value, paths: &FieldSet) -> Value {
     if map.atomic {
-        return None;
+        return Value::Null;
     }
     let mut out = Map::new();
-    for (key, child) in value.as_object()? {
+    for (key, child) in value.as_object().into_iter().flatten() {
         let step = Step::field(key);
-        let kept = match paths.below(&step) {
-            _ if paths.has_step(&step) => None,
-            Some(below) => remove(schema, map.child(key).unwrap_or(schema.deduced()), child, below),
-            None => Some(child.clone()),
-        };
-        if let Some(kept) = kept {
-            out.insert(key.clone(), kept);
+        if paths.has_step(&step) {
+            continue;
         }
+        let kept = match paths.below(&step) {
+            Some(below) => remove(schema, map.child(key).unwrap_or(schema.deduced()), child, below),
+            None => child.clone(),
+        };
+        out.insert(key.clone(), kept);
     }
-    (!out.is_empty()).then_some(Value::Object(out))
+    if out.is_empty() { Value::Null } else { Value::Object(out) }
 }
 
-fn remove_items(schema: &Schema, list: &ListType, value: &Value, paths: &FieldSet) -> Option<Value> {
+fn remove_items(schema: &Schema, list: &ListType, value: &Value, paths: &FieldSet) -> Value {
     if list.keys == Keys::Atomic {
-        return None;
+        return Value::Null;
     }
     let keep = |item: &Value| match item_step(schema, list, item) {
         Ok(step) if paths.has_step(&step) => None,
         Ok(step) => match paths.below(&step) {
-            Some(below) => remove(schema, list.element, item, below),
+            Some(below) => Some(remove(schema, list.element, item, below)),
             None => Some(item.clone()),
         },
         Err(_) => Some(item.clone()),
     };
-    let out: Vec<Value> = value.as_array()?.iter().filter_map(keep).collect();
-    (!out.is_empty()).then_some(Value::Array(out))
+    let out: Vec<Value> = items(Some(value)).iter().filter_map(keep).collect();
+    if out.is_empty() { Value::Null } else { Value::Array(out) }
 }

@@ -13,6 +13,7 @@ pub(crate) mod relay;
 pub(crate) mod repository;
 pub(crate) mod samples;
 pub(crate) mod tools;
+pub(crate) mod twin;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -143,7 +143,7 @@ func (p *printer) field(full string, f schema.StructField) string {
 		out += "^"
 	}
 	out += ":" + p.ref(f.Type)
-	if f.Default != nil && isScalar(f.Default) {
+	if f.Default != nil && p.isKey(full, f.Name) {
 		text, err := json.Marshal(f.Default)
 		check(err)
 		out += "=" + string(text)
@@ -160,16 +160,18 @@ func (p *printer) field(full string, f schema.StructField) string {
 	return out
 }
 
-func isScalar(value interface{}) bool {
-	switch v := value.(type) {
-	case string:
-		return v != ""
-	case bool:
-		return v
-	case float64:
-		return v != 0
-	case int64:
-		return v != 0
+// isKey tells whether some list names its items of this type by this field; only then its default matters.
+func (p *printer) isKey(full, field string) bool {
+	for _, t := range p.types {
+		if t.Atom.Map == nil {
+			continue
+		}
+		for _, f := range t.Atom.Map.Fields {
+			list := f.Type.Inlined.List
+			if list != nil && list.ElementType.NamedType != nil && *list.ElementType.NamedType == full && contains(list.Keys, field) {
+				return true
+			}
+		}
 	}
 	return false
 }
@@ -221,7 +223,7 @@ func (p *printer) atom(atom schema.Atom) string {
 	panic("a type that is nothing")
 }
 
-// presentFields finds the struct-valued fields that Go's encoder writes even when they are empty.
+// presentFields finds the structs, lists, maps and pointers that Go's encoder writes even when they are empty or nil.
 func presentFields() map[string]map[string]bool {
 	out := map[string]map[string]bool{}
 	s := runtime.NewScheme()
@@ -252,10 +254,15 @@ func visit(t reflect.Type, out map[string]map[string]bool) {
 		tag := strings.Split(f.Tag.Get("json"), ",")
 		visit(f.Type, out)
 		marshals := reflect.PointerTo(f.Type).Implements(reflect.TypeOf((*json.Marshaler)(nil)).Elem())
-		if f.Type.Kind() == reflect.Struct && tag[0] != "" && tag[0] != "-" && !marshals && !contains(tag, "omitzero") {
+		named := tag[0] != "" && tag[0] != "-"
+		if named && !contains(tag, "omitzero") && (f.Type.Kind() == reflect.Struct && !marshals || isNil(f.Type.Kind()) && !contains(tag, "omitempty")) {
 			out[name][tag[0]] = true
 		}
 	}
+}
+
+func isNil(kind reflect.Kind) bool {
+	return kind == reflect.Slice || kind == reflect.Map || kind == reflect.Pointer
 }
 
 func contains(list []string, word string) bool {
