@@ -1,35 +1,33 @@
 //! Branchline manages many Kubernetes clusters from one git repository.
 #![forbid(unsafe_code)]
 
-#[expect(clippy::disallowed_methods, reason = "reads files and folders that people name on the command line")]
-#[expect(clippy::disallowed_methods, reason = "dials, waits between tries, keeps credentials in a file")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "dials, waits between tries, keeps credentials in a file"
+)]
 pub mod agent;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "reads files and folders that people name on the command line"
+)]
 pub mod cli;
-#[expect(clippy::disallowed_methods, reason = "talks to an API server, waits between tries, says when it looked")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "talks to an API server, waits between tries, says when it looked"
+)]
 pub mod cluster;
 pub mod core;
 #[expect(clippy::disallowed_methods, reason = "spawns the git program, in one file")]
 pub mod git;
-#[expect(clippy::disallowed_methods, reason = "one port, one task per connection and session, certificates by the clock")]
 #[expect(
     clippy::disallowed_methods,
-    reason = "reads and writes the files that the command line names"
-)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "starts git, in one file, with a thread that reads what it prints"
-)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the authority's files, the clock in certificates, serial numbers"
+    reason = "one port, one task per connection and session, certificates by the clock"
 )]
 pub mod hub;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod sandbox;
-#[expect(clippy::disallowed_methods, reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter")]
-#[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 #[expect(
     clippy::disallowed_methods,
     reason = "sockets, keep-alive by the clock, one driver task per tunnel, jitter"

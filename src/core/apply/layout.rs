@@ -138,7 +138,10 @@ impl Survey {
                 }
                 (_, other) => {
                     let other = String::from_utf8_lossy(other).into_owned();
-                    self.refuse(&sub.name, &format!("{other} is not carried out by this version of the agent; use a newer agent"));
+                    self.refuse(
+                        &sub.name,
+                        &format!("{other} is not carried out by this version of the agent; use a newer agent"),
+                    );
                 }
             }
         }
@@ -198,7 +201,10 @@ fn order_of(sub: &Sub, contents: &Contents, refused: &mut BTreeMap<String, Strin
         read_one(bytes).and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
     let refusal = match description {
         Ok(description) if description.deployer == GENERIC => return places(&description.feeds),
-        Ok(description) => format!("deployer {} is not carried out by this version of the agent", description.deployer),
+        Ok(description) => format!(
+            "deployer {} is not carried out by this version of the agent",
+            description.deployer
+        ),
         Err(error) => format!("{DESCRIPTION}: {error}"),
     };
     refused.entry(sub.name.clone()).or_insert(refusal);
@@ -316,9 +322,14 @@ mod tests {
         full.contents.keep_for(full.root, &Inventory::default());
         assert!(full.contents.get(full.blob).is_some());
         let wanted = complete(&full);
-        let plan = super::super::plan(target(full.root), wanted, &Inventory::default(), &|_, _| super::super::Scope::Namespaced);
+        let plan = super::super::plan(target(full.root), wanted, &Inventory::default(), &|_, _| {
+            super::super::Scope::Namespaced
+        });
         let mut inventory = plan.record;
-        inventory.entries.values_mut().for_each(|entry| entry.applied = Some(full.blob));
+        inventory
+            .entries
+            .values_mut()
+            .for_each(|entry| entry.applied = Some(full.blob));
         full.contents.keep_for(full.root, &inventory);
         assert!(full.contents.get(full.blob).is_none());
         assert!(full.directories.iter().all(|id| full.contents.get(*id).is_some()));
