@@ -40,6 +40,12 @@ const WHILE_DOWN: Backoff = Backoff {
     longest: Duration::from_secs(10),
 };
 
+/// Pauses before content that the hub did not have is asked for again. Mostly its next offer comes first.
+const MISSING_CONTENT: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(60),
+};
+
 /// What the tunnel brings.
 #[derive(Debug)]
 pub(super) enum Delivery {
@@ -88,6 +94,8 @@ pub(super) struct Deliverer {
     target: Option<Target>,
     /// The target's whole content is at hand.
     held: bool,
+    /// Content that the hub was asked for and has not sent yet.
+    asked: BTreeSet<ObjectId>,
     retry: Option<Instant>,
     attempts: u32,
     outbox: Option<mpsc::Sender<ToHub>>,
@@ -110,6 +118,7 @@ impl Deliverer {
             outcomes: Outcomes::default(),
             target: None,
             held: false,
+            asked: BTreeSet::new(),
             retry: None,
             attempts: 0,
             outbox: None,
@@ -159,17 +168,22 @@ impl Deliverer {
                 self.outbox = Some(outbox);
                 self.reported.clear();
                 self.reported_head = None;
+                if !self.held {
+                    // The hub offers anew what is still wanted, and answers nothing that belongs to an offer of another tunnel.
+                    self.target = None;
+                }
                 self.report_all().await;
             }
             Delivery::Offer(target, objects) => self.take_offer(target, objects),
             Delivery::Content(objects, missing) => {
-                objects
-                    .iter()
-                    .for_each(|object| self.contents.add(object.id, &object.content));
-                if let Some(first) = missing.first() {
-                    let count = missing.len();
-                    tracing::error!(%first, count, "the hub does not have content of the tree that it offers; waiting for its next offer");
-                    self.postpone_for(AFTER_FAILURE);
+                for object in objects {
+                    self.asked.remove(&object.id);
+                    self.contents.add(object.id, &object.content);
+                }
+                if let Some(id) = missing.iter().find(|id| self.asked.contains(id)) {
+                    tracing::warn!(%id, "the hub does not have content of the tree that it offered; asking again, or a newer offer comes");
+                    self.asked.clear();
+                    self.postpone_for(MISSING_CONTENT);
                 }
             }
         }
@@ -194,6 +208,7 @@ impl Deliverer {
         tracing::info!(generation = target.generation, tree = %target.tree, objects = objects.len(), "offer");
         self.target = Some(target);
         self.held = false;
+        self.asked.clear();
         (self.retry, self.attempts) = (None, 0);
     }
 
@@ -312,7 +327,8 @@ impl Deliverer {
     }
 
     async fn ask_for(&mut self, target: Target, ids: &[ObjectId]) {
-        for ids in ids.chunks(WANT_AT_ONCE) {
+        let unasked: Vec<ObjectId> = ids.iter().copied().filter(|id| self.asked.insert(*id)).collect();
+        for ids in unasked.chunks(WANT_AT_ONCE) {
             let ids = ids.to_vec();
             self.send(ToHub::Want { tree: target.tree, ids }).await;
         }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{AgentConfig, CaHash, Trust};
 use super::credentials::{Credentials, CredentialsError, CredentialsStore};
-use super::pin::{self, PinnedCa, TlsError};
+use super::pin::{self, PinnedCa};
 use super::register::{self, Answer, RegisterError};
 use super::{AgentError, pause};
 use crate::cluster::Cluster;
@@ -113,34 +113,46 @@ fn other_cluster(store: &CredentialsStore, kept: &ClusterId, found: &ClusterId) 
     }
 }
 
-/// Gets a certificate: with the token at first contact, with the key alone when a certificate has expired. Waits for a person if the hub does.
-/// `false`: stopped before there was an answer.
+/// Gets a certificate: by its key alone if there was one before, else, or if the hub does not know that key any more, with the token.
+/// Waits for a person if the hub does. `false`: stopped before there was an answer.
 pub(super) async fn obtain(
     config: &AgentConfig,
     credentials: &mut Credentials,
     store: &CredentialsStore,
     stop: &CancellationToken,
 ) -> Result<bool, AgentError> {
-    let renewal = !credentials.certificate.is_empty();
-    let token = match (renewal, &config.token) {
-        (true, _) => None,
-        (false, Some(token)) => Some(token.as_str()),
-        (false, None) => return Err(AgentError::NoToken { place: store.describe() }),
-    };
+    let token = config.token.as_deref();
+    if !credentials.certificate.is_empty() {
+        match ask_until_decided(config, credentials, store, None, stop).await {
+            Err(AgentError::Register(error)) if error.is_final() && token.is_some() => {
+                let error = describe(&error);
+                tracing::warn!(%error, "the certificate cannot be renewed; registering with the token");
+            }
+            result => return result,
+        }
+    }
+    match token {
+        Some(token) => ask_until_decided(config, credentials, store, Some(token), stop).await,
+        None => Err(AgentError::NoToken { place: store.describe() }),
+    }
+}
+
+async fn ask_until_decided(
+    config: &AgentConfig,
+    credentials: &mut Credentials,
+    store: &CredentialsStore,
+    token: Option<&str>,
+    stop: &CancellationToken,
+) -> Result<bool, AgentError> {
     let (tls, pinned) = first_contact(config, credentials)?;
     let (mut attempt, mut told) = (0, String::new());
     loop {
         match register::ask(config, credentials, tls.clone(), token).await {
             Ok(Answer::Approved(status)) => {
-                let ca = pinned.and_then(|pinned| pinned.found());
-                accept(credentials, &status, ca)?;
+                accept(credentials, &status, pinned.and_then(|pinned| pinned.found()))?;
                 store.save(credentials).await?;
-                tracing::info!(
-                    cluster = credentials.name,
-                    namespace = credentials.namespace,
-                    renewal,
-                    "registered"
-                );
+                let (name, namespace) = (&credentials.name, &credentials.namespace);
+                tracing::info!(cluster = name, namespace, renewal = token.is_none(), "registered");
                 return Ok(true);
             }
             Ok(Answer::Pending(message)) => {
@@ -167,8 +179,9 @@ pub(super) async fn obtain(
 
 type FirstContact = (Arc<ClientConfig>, Option<Arc<PinnedCa>>);
 
-fn first_contact(config: &AgentConfig, credentials: &Credentials) -> Result<FirstContact, TlsError> {
+fn first_contact(config: &AgentConfig, credentials: &Credentials) -> Result<FirstContact, AgentError> {
     match &config.trust {
+        Trust::Remembered if credentials.ca.is_empty() => Err(AgentError::NoTrust),
         Trust::Hash(hash) if credentials.ca.is_empty() => {
             let (tls, pinned) = pin::pinning(*hash)?;
             Ok((tls, Some(pinned)))

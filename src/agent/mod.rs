@@ -85,6 +85,9 @@ pub enum AgentError {
         /// Where the certificate was looked for.
         place: String,
     },
+    /// Nothing says which hub is the right one.
+    #[error("nothing says how to know the hub: no CA was pinned before, and none was stated")]
+    NoTrust,
     /// An approval without a certificate that can be read.
     #[error("the hub approved the registration but sent no certificate that can be read; are hub and agent of the same version?")]
     NoCertificate,
@@ -165,10 +168,13 @@ async fn keep_connected(
                 say_why(&result.end);
                 result.welcomed
             }
-            Attempt::Expired => {
-                // The hub's clock decides. One POST, then the usual pauses.
-                if !identity::obtain(config, &mut credentials, &store, stop).await? {
-                    return Ok(());
+            Attempt::NotTaken(error) => {
+                let error = describe(&error);
+                tracing::warn!(%error, "the hub does not take the certificate; asking for a new one");
+                if let Err(error) = identity::obtain(config, &mut credentials, &store, stop).await {
+                    // A registered agent never gives up: whoever removed it from the hub may bring it back.
+                    let error = describe(&error);
+                    tracing::error!(%error, "no new certificate; trying again");
                 }
                 false
             }
@@ -189,8 +195,8 @@ async fn keep_connected(
 /// What came of one attempt to have a tunnel.
 enum Attempt {
     Session(SessionResult),
-    /// The hub holds our certificate to be expired.
-    Expired,
+    /// The hub wants another certificate: by its clock ours has expired, or it does not know us any more.
+    NotTaken(DialError),
     NoTunnel(DialError),
 }
 
@@ -208,7 +214,7 @@ async fn connect_once(
         () = stop.cancelled() => return Ok(Attempt::Session(SessionResult { welcomed: false, end: SessionEnd::Stopped })),
         dialled = dialled => match dialled {
             Ok(tunnel) => tunnel,
-            Err(error) if is_expiry(&error) => return Ok(Attempt::Expired),
+            Err(error) if wants_another(&error) => return Ok(Attempt::NotTaken(error)),
             Err(error) => return Ok(Attempt::NoTunnel(error)),
         },
     };
@@ -233,9 +239,11 @@ async fn known<T: Clone>(mut value: watch::Receiver<Option<T>>) -> Option<T> {
     there.ok()?.ok()?.clone()
 }
 
-fn is_expiry(error: &DialError) -> bool {
-    let DialError::Tls { source, .. } = error else {
-        return false;
+fn wants_another(error: &DialError) -> bool {
+    let source = match error {
+        DialError::Tls { source, .. } => source,
+        DialError::Refused { status, .. } => return *status == http::StatusCode::UNAUTHORIZED,
+        _ => return false,
     };
     let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(

@@ -1,7 +1,9 @@
 //! The command line: one command per file, each `Args` + `run`. Everything that a person reads is written here.
 
+mod agent;
 mod check;
 mod error;
+mod logging;
 mod output;
 mod render;
 mod source;
@@ -25,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Connects a cluster to the hub and applies what it gets from there
+    Agent(agent::Args),
     /// Renders what every cluster would get, without a hub, network or cluster
     Render(render::Args),
     /// Checks a source folder or commit and prints its diagnostics
@@ -57,6 +61,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
     match command {
+        Command::Agent(args) => agent::run(args),
         Command::Render(args) => render::run(&args, out),
         Command::Check(args) => check::run(&args, out),
     }
