@@ -25,9 +25,11 @@ pub async fn execute(cluster: &Cluster, plan: Plan, stop: &CancellationToken) ->
     let mut unreachable = None;
     while let Some(step) = progress.next_step() {
         let halt = stop.child_token();
-        let mut results = stream::iter(items(step))
-            .map(|item| item.carry_out(cluster, &halt))
-            .buffer_unordered(AT_ONCE);
+        let work: Vec<_> = items(step)
+            .into_iter()
+            .map(|item| item.carry_out(cluster.clone(), halt.clone()))
+            .collect();
+        let mut results = stream::iter(work).buffer_unordered(AT_ONCE);
         while let Some((key, result)) = results.next().await {
             let done = match result {
                 Ok(done) => done,
@@ -67,21 +69,21 @@ fn items(step: Step) -> Vec<Item> {
 }
 
 impl Item {
-    async fn carry_out(self, cluster: &Cluster, halt: &CancellationToken) -> (ObjectKey, Result<Done, ApiError>) {
+    async fn carry_out(self, cluster: Cluster, halt: CancellationToken) -> (ObjectKey, Result<Done, ApiError>) {
         match self {
             Item::Apply(item) => {
-                let result = unless(halt, async {
+                let result = unless(&halt, async {
                     cluster.apply(&item.key, &item.body).await.map(|()| Done::Well)
                 })
                 .await;
                 (item.key, result)
             }
             Item::Establish(key) => {
-                let result = unless(halt, async { cluster.established(&key.name).await.map(|()| Done::Well) }).await;
+                let result = unless(&halt, async { cluster.established(&key.name).await.map(|()| Done::Well) }).await;
                 (key, result)
             }
             Item::Remove(item) => {
-                let result = unless(halt, remove(cluster, &item)).await;
+                let result = unless(&halt, remove(&cluster, &item)).await;
                 (item.key, result)
             }
         }

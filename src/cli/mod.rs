@@ -1,5 +1,6 @@
 //! The command line: one command per file, each `Args` + `run`. Everything that a person reads is written here.
 
+mod agent;
 mod approve;
 mod check;
 mod client;
@@ -39,6 +40,8 @@ enum Command {
     Check(check::Args),
     /// Runs the hub
     Hub(hub::Args),
+    /// Connects one cluster to the hub
+    Agent(Box<agent::Args>),
     /// Bootstrap tokens of agents
     Token(token::Args),
     /// Lets a cluster that waits, or its new key, into the fleet
@@ -78,6 +81,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Render(args) => render::run(&args, out),
         Command::Check(args) => check::run(&args, out),
         Command::Hub(args) => hub::run(args, out),
+        Command::Agent(args) => agent::run(*args),
         Command::Token(args) => token::run(args, out),
         Command::Approve(args) => approve::approve(&args, out),
         Command::Deny(args) => approve::deny(&args, out),

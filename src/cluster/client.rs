@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -104,11 +105,8 @@ impl Cluster {
 
     /// Sends a request in somebody else's name, which its headers say, and hands on whatever comes back. The answer's body streams.
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
-        self.plain
-            .clone()
-            .oneshot(request)
-            .await
-            .map_err(|error| self.unreachable(&*error))
+        let response = call(&self.plain, request).await;
+        response.map_err(|error| self.unreachable(&*error))
     }
 
     /// A GET whose answer is JSON of this shape.
@@ -155,12 +153,7 @@ impl Cluster {
     }
 
     async fn exchange(&self, request: Request<Body>) -> Result<(u16, Bytes), ApiError> {
-        let response = self
-            .own
-            .clone()
-            .oneshot(request)
-            .await
-            .map_err(|error| self.unreachable(&*error))?;
+        let response = call(&self.own, request).await.map_err(|error| self.unreachable(&*error))?;
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
         Ok((code, body.map_err(|error| self.unreachable(&*error))?.to_bytes()))
@@ -180,6 +173,11 @@ impl Cluster {
             message: error.to_string(),
         }
     }
+}
+
+/// Boxed here, where all types are known: inside larger futures the compiler cannot prove that it may change threads.
+fn call(transport: &Transport, request: Request<Body>) -> BoxFuture<'static, Result<Response<Incoming>, BoxError>> {
+    Box::pin(transport.clone().oneshot(request))
 }
 
 fn http_client(

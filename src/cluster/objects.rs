@@ -51,18 +51,26 @@ impl Cluster {
         let api_version = body.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let resource = self.resource(api_version, &key.kind).await?;
         let path = object_path(api_version, &resource, key);
-        let uri = format!("{path}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict");
-        let bytes = serde_json::to_vec(body).map_err(|error| self.unexpected(&path, &error))?;
         let started = Instant::now();
+        loop {
+            match self.apply_at(&path, body).await {
+                Err(error) if resource.fresh && error.is_no_such_path() && started.elapsed() < FRESH_FOR => {
+                    sleep(RETRY_DELAYS[0]).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Server-side apply of an object whose path is known.
+    pub async fn apply_at(&self, path: &str, body: &Value) -> Result<(), ApiError> {
+        let uri = format!("{path}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict");
+        let bytes = serde_json::to_vec(body).map_err(|error| self.unexpected(path, &error))?;
         let mut delays = RETRY_DELAYS.iter();
         loop {
             let Err(error) = self.write(Method::PATCH, &uri, APPLY_PATCH, bytes.clone()).await else {
                 return Ok(());
             };
-            if resource.fresh && error.is_no_such_path() && started.elapsed() < FRESH_FOR {
-                sleep(RETRY_DELAYS[0]).await;
-                continue;
-            }
             match delays.next() {
                 Some(delay) if error.is_transient() => sleep(error.retry_after().unwrap_or(*delay).min(LONGEST_DELAY)).await,
                 _ => return Err(error),

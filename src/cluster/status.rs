@@ -92,6 +92,11 @@ impl StatusCollector {
         }
     }
 
+    /// Changes the heartbeat period that the status announces.
+    pub fn set_period(&mut self, heartbeat: Duration) {
+        self.heartbeat = heartbeat;
+    }
+
     /// Asks the API server. One that does not answer is a status too: unhealthy, and why.
     pub async fn collect(&mut self) -> ClusterStatus {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

@@ -35,6 +35,17 @@ pub struct Wanted {
     pub objects: Vec<Desired>,
 }
 
+impl Wanted {
+    /// `apiVersion` and kind of everything that may have to be written.
+    pub fn kinds(&self) -> BTreeSet<(&str, &str)> {
+        let objects = self.objects.iter().filter_map(|desired| match &desired.content {
+            Content::Object(object) => Some(object),
+            _ => None,
+        });
+        objects.map(|object| (object.api_version(), object.kind())).collect()
+    }
+}
+
 /// One file of the tree.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Desired {
