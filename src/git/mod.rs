@@ -141,6 +141,12 @@ impl Repo {
         Ok(target.strip_prefix("refs/heads/").unwrap_or(target).to_owned())
     }
 
+    /// Makes `HEAD` name a branch.
+    pub fn set_default_branch(&self, branch: &str) -> Result<(), RepoError> {
+        let repository = self.handle()?;
+        repository.set_head(&format!("refs/heads/{branch}")).map_err(RepoError::git("set HEAD"))
+    }
+
     /// The branches, for messages.
     pub fn branch_names(&self) -> Result<Vec<String>, RepoError> {
         let repository = self.handle()?;

@@ -107,6 +107,19 @@ impl Git {
             .map(drop)
     }
 
+    /// Makes a clone with a work tree for people, with a name to commit under where they have not stated one.
+    pub fn clone_to(&self, repository: &Path, folder: &Path) -> Result<(), GitError> {
+        let (from, to) = (repository.display().to_string(), folder.display().to_string());
+        self.run(&["clone", "--quiet", "--", &from, &to])?;
+        let clone = Git { directory: folder.join(".git") };
+        for (name, value) in [("user.name", "Branchline demo"), ("user.email", "demo@branchline.io")] {
+            if clone.run(&["config", "--get", name]).is_err() {
+                clone.run(&["config", name, value])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Joins packs so that their number stays small.
     pub fn repack(&self) -> Result<(), GitError> {
         self.run(&["repack", "-d", "--geometric=2", "--quiet"]).map(drop)
