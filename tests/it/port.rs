@@ -126,6 +126,24 @@ async fn a_watch_comes_event_by_event_and_ends_with_its_reader() {
 }
 
 #[tokio::test]
+async fn http2_users_share_a_connection_and_no_stream() {
+    let (hub, (api, events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let mut connection = hub.http2(hub.user("alice", ADMINS)).await;
+    let url = |path: &str| format!("https://localhost{}", direct(CLUSTER, path));
+    let send = |path: &str| Request::get(url(path)).body(Full::<Bytes>::default()).unwrap();
+    let mut watch = connection.send_request(send("/watch?watch=1")).await.unwrap().into_body();
+    let answer = connection.send_request(send("/api")).await.unwrap();
+    let seen: Value = serde_json::from_str(&text(answer).await).unwrap();
+    assert_eq!(seen["path"], "/api");
+    events.send("an event\n").unwrap();
+    let frame = tokio::time::timeout(PATIENCE, watch.frame()).await.unwrap().unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "an event\n");
+    drop(watch);
+    until("the watch's stream is free", || agent.handle.open_streams() == 1).await;
+}
+
+#[tokio::test]
 async fn an_upgrade_is_handed_over_both_ways() {
     let (hub, (api, _events)) = (Hub::start().await, api_server().await);
     let agent = hub.join(CLUSTER, api).await;
@@ -252,6 +270,18 @@ async fn tunnels_are_for_their_own_agents() {
     let wrong_ca = hub.dial(CLUSTER, elsewhere.client(None)).await;
     let error = wrong_ca.unwrap_err().to_string();
     assert!(error.contains("another CA") && error.contains("--ca-hash"), "{error}");
+}
+
+#[tokio::test]
+async fn clocks_that_are_off_by_a_day_are_named() {
+    let hub = Hub::start().await;
+    let day = Duration::from_secs(24 * 3600);
+    let early = hub.dial(CLUSTER, hub.client_at(SystemTime::now() - day)).await;
+    let error = early.unwrap_err().to_string();
+    assert!(error.contains("not valid yet") && error.contains("clock"), "{error}");
+    let late = hub.dial(CLUSTER, hub.client_at(SystemTime::now() + 200 * day)).await;
+    let error = late.unwrap_err().to_string();
+    assert!(error.contains("has expired") && error.contains("clock"), "{error}");
 }
 
 #[tokio::test]

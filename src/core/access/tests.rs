@@ -1,3 +1,5 @@
+//! Access decisions, case by case.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 

@@ -1,3 +1,5 @@
+//! The authority on disk and its certificates as a verifier sees them.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -27,7 +27,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +48,17 @@ pub(crate) struct Hub {
     pub(crate) stop: CancellationToken,
     pub(crate) served: tokio::task::JoinHandle<()>,
     _directory: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Stopped(SystemTime);
+
+impl rustls::time_provider::TimeProvider for Stopped {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(
+            self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap(),
+        ))
+    }
 }
 
 /// The registry of the test: keys that are registered, sessions that came.
@@ -203,6 +214,30 @@ impl Hub {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         sender
+    }
+
+    pub(crate) async fn http2(&self, config: Arc<rustls::ClientConfig>) -> hyper::client::conn::http2::SendRequest<Body0> {
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = connect(&self.hub_address(), Arc::new(config)).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (sender, connection) = hyper::client::conn::http2::handshake(executor, TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A client without a certificate whose clock says `now`.
+    pub(crate) fn client_at(&self, now: SystemTime) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.authority.certificate().clone()).unwrap();
+        let config = rustls::ClientConfig::builder_with_details(tls::provider(), Arc::new(Stopped(now)))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
     }
 
     pub(crate) async fn get(&self, config: Arc<rustls::ClientConfig>, path: &str) -> Response<Incoming> {
