@@ -1,5 +1,5 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 //! Against real repositories in temporary directories.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 

@@ -274,6 +274,3 @@ fn identity(object: &Object) -> ObjectKey {
     }
     key
 }
-
-#[cfg(test)]
-mod tests;

@@ -172,6 +172,3 @@ pub fn describe(digest: ObjectId, feeds: Vec<FeedState>, manifests: BTreeMap<Str
         id,
     }
 }
-
-#[cfg(test)]
-mod tests;
