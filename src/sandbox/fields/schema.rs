@@ -81,6 +81,8 @@ pub(super) struct Field {
 pub(super) struct PatchStrategy {
     pub(super) merge: bool,
     pub(super) replace: bool,
+    /// kubectl then names the fields that stay (`$retainKeys`); the server follows whatever the patch says.
+    pub(super) retain_keys: bool,
     pub(super) merge_key: Option<String>,
 }
 
@@ -148,6 +150,11 @@ impl Schema {
     /// A type by its expression or name; of a built-in table only those that occur in it.
     pub(super) fn named(&self, name: &str) -> Option<TypeId> {
         self.names.get(name).copied()
+    }
+
+    /// All expressions and names that occur in the table, with their types.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, TypeId)> {
+        self.names.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
     /// The type of everything that no schema describes.
@@ -298,6 +305,7 @@ impl Parser {
         let patch = PatchStrategy {
             merge: has("merge"),
             replace: has("replace"),
+            retain_keys: has("retainKeys"),
             merge_key: parts.next().map(str::to_owned),
         };
         Field {
