@@ -10,6 +10,7 @@ mod architecture;
 mod bad_source;
 mod harness;
 mod port;
+mod sandbox_conformance;
 mod support;
 mod tunnel;
 mod yaml;
