@@ -12,6 +12,7 @@ mod generated_patches;
 mod harness;
 mod port;
 mod server_side_apply;
+mod sandbox_conformance;
 mod support;
 mod tunnel;
 mod yaml;
