@@ -39,15 +39,7 @@ impl HubAccess {
             .as_ref()
             .map(|data| data.join("admin.kubeconfig"))
             .or_else(|| self.kubeconfig.clone());
-        let access = Access::Kubeconfig {
-            path: kubeconfig.unwrap_or_else(default_kubeconfig),
-            context: self.context.clone(),
-        };
-        let hint = "name the hub's kubeconfig with --kubeconfig, or its data directory with --data";
-        let cluster = Cluster::connect(&access)
-            .await
-            .map_err(|error| CliError::usage("no way to the hub", hint).because(error))?;
-        Ok(HubClient { cluster })
+        HubClient::open(kubeconfig.unwrap_or_else(default_kubeconfig), self.context.clone()).await
     }
 }
 
@@ -59,6 +51,16 @@ fn default_kubeconfig() -> PathBuf {
 }
 
 impl HubClient {
+    /// Prepares a client for a kubeconfig; nothing is sent yet.
+    pub(super) async fn open(path: PathBuf, context: Option<String>) -> Result<HubClient, CliError> {
+        let access = Access::Kubeconfig { path, context };
+        let hint = "name the hub's kubeconfig with --kubeconfig, or its data directory with --data";
+        let cluster = Cluster::connect(&access)
+            .await
+            .map_err(|error| CliError::usage("no way to the hub", hint).because(error))?;
+        Ok(HubClient { cluster })
+    }
+
     /// The hub's address.
     pub(super) fn server(&self) -> &str {
         self.cluster.server()

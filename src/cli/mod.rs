@@ -4,6 +4,7 @@ mod agent;
 mod approve;
 mod check;
 mod client;
+mod demo;
 mod error;
 mod hub;
 mod logging;
@@ -38,6 +39,8 @@ enum Command {
     Render(render::Args),
     /// Checks a source folder or commit and prints its diagnostics
     Check(check::Args),
+    /// Runs a whole fleet in one process, to try everything out
+    Demo(demo::Args),
     /// Runs the hub
     Hub(hub::Args),
     /// Connects one cluster to the hub
@@ -80,6 +83,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
     match command {
         Command::Render(args) => render::run(&args, out),
         Command::Check(args) => check::run(&args, out),
+        Command::Demo(args) => demo::run(&args, out),
         Command::Hub(args) => hub::run(args, out),
         Command::Agent(args) => agent::run(*args),
         Command::Token(args) => token::run(args, out),

@@ -144,7 +144,9 @@ impl Repo {
     /// Makes `HEAD` name a branch.
     pub fn set_default_branch(&self, branch: &str) -> Result<(), RepoError> {
         let repository = self.handle()?;
-        repository.set_head(&format!("refs/heads/{branch}")).map_err(RepoError::git("set HEAD"))
+        repository
+            .set_head(&format!("refs/heads/{branch}"))
+            .map_err(RepoError::git("set HEAD"))
     }
 
     /// The branches, for messages.

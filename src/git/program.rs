@@ -111,7 +111,9 @@ impl Git {
     pub fn clone_to(&self, repository: &Path, folder: &Path) -> Result<(), GitError> {
         let (from, to) = (repository.display().to_string(), folder.display().to_string());
         self.run(&["clone", "--quiet", "--", &from, &to])?;
-        let clone = Git { directory: folder.join(".git") };
+        let clone = Git {
+            directory: folder.join(".git"),
+        };
         for (name, value) in [("user.name", "Branchline demo"), ("user.email", "demo@branchline.io")] {
             if clone.run(&["config", "--get", name]).is_err() {
                 clone.run(&["config", name, value])?;
