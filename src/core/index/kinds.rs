@@ -545,20 +545,16 @@ pub(super) fn add_hub_object(snapshot: &mut Snapshot, definition: &Definition, o
     }
     let before = out.len();
     let cluster = read_cluster(definition, out).filter(|_| out.len() == before);
+    let reading = cluster.map_or(Reading::Unreadable, |cluster| Reading::Valid(cluster.into()));
     let name = object.name().to_owned();
-    if snapshot.clusters.contains_key(&name) {
+    if let Some(known) = snapshot.clusters.get_mut(&name) {
         let message = format!("ManagedCluster {name} is defined more than once below hub/");
-        out.push(definition.locate(
-            Diagnostic::error("duplicate-object", message).hint("keep one"),
-            "/metadata/name",
-        ));
-        snapshot.clusters.insert(name, Reading::Unreadable);
-        return;
+        let diagnostic = Diagnostic::error("duplicate-object", message).hint("keep one");
+        out.push(definition.locate(diagnostic, "/metadata/name"));
+        *known = Reading::Unreadable;
+    } else {
+        snapshot.clusters.insert(name, reading);
     }
-    snapshot.clusters.insert(
-        name,
-        cluster.map_or(Reading::Unreadable, |cluster| Reading::Valid(cluster.into())),
-    );
 }
 
 fn read_cluster(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<ClusterDefinition> {

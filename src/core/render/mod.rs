@@ -105,7 +105,7 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
         diagnostics: Vec::new(),
     };
     if let Err(diagnostic) = check_secret(feed, settings) {
-        rendered.diagnostics.push(diagnostic);
+        rendered.diagnostics.push(*diagnostic);
         return rendered;
     }
     let mut value = feed.object.as_value().clone();
@@ -113,7 +113,7 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
         match apply_override(&mut value, applied, &mut rendered.diagnostics) {
             Ok(provenance) => rendered.provenance.push(provenance),
             Err(diagnostic) => {
-                rendered.diagnostics.push(diagnostic);
+                rendered.diagnostics.push(*diagnostic);
                 return rendered;
             }
         }
@@ -127,13 +127,13 @@ fn apply_override(
     value: &mut Value,
     applied: &Override,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Result<AppliedOverride, Diagnostic> {
+) -> Result<AppliedOverride, Box<Diagnostic>> {
     let mut entries = Vec::new();
     for entry in &applied.entries {
         let mut fields = Vec::new();
         let mut changed = value.clone();
         match apply_entry(&mut changed, entry, &mut fields) {
-            Ok(()) => check_identity(&changed, value).map_err(|message| patch_failure(applied, entry, "", &message))?,
+            Ok(()) => check_identity(&changed, value).map_err(|message| Box::new(patch_failure(applied, entry, "", &message)))?,
             Err(PatchError::MissingPath { operation, pointer }) => {
                 diagnostics.push(missing_path(applied, entry, operation, &pointer));
                 continue;
@@ -148,7 +148,7 @@ fn apply_override(
                 } else {
                     format!("operation {operation} at {pointer}: {message}")
                 };
-                return Err(patch_failure(applied, entry, &pointer, &message));
+                return Err(Box::new(patch_failure(applied, entry, &pointer, &message)));
             }
         }
         *value = changed;
@@ -233,7 +233,7 @@ fn missing_path(applied: &Override, entry: &Entry, operation: usize, pointer: &s
 }
 
 /// Secrets never reach the state branch in the clear unless people allow it.
-fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Diagnostic> {
+fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Box<Diagnostic>> {
     let object = &feed.object;
     if (object.group(), object.kind()) != ("", "Secret") || settings.allow_plain_secrets {
         return Ok(());
@@ -247,7 +247,9 @@ fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Diagn
     if object.pointer("/sops").is_some() {
         let diagnostic =
             Diagnostic::error("unsupported", "SOPS-encrypted Secrets are not decrypted by this version").field("/sops");
-        return Err(feed.locate(diagnostic.hint("until then the last result stays"), "/sops"));
+        return Err(Box::new(
+            feed.locate(diagnostic.hint("until then the last result stays"), "/sops"),
+        ));
     }
     if filled("/data") || filled("/stringData") {
         let diagnostic = Diagnostic::error(
@@ -255,7 +257,7 @@ fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Diagn
             "a Secret with plain data would stand in the state branch for everybody to read",
         );
         let hint = "create it in the cluster by other means, or start with --allow-plain-secrets";
-        return Err(feed.locate(diagnostic.field("/data").hint(hint), ""));
+        return Err(Box::new(feed.locate(diagnostic.field("/data").hint(hint), "")));
     }
     Ok(())
 }

@@ -159,12 +159,11 @@ pub(super) fn read_provenance(file: ProvenanceFile) -> ProvenanceState {
     ProvenanceState { feeds: feeds.collect() }
 }
 
+/// Shards of a long list by file name.
+pub(super) type Shards = Vec<(String, Arc<[u8]>)>;
+
 /// A Subscription's file and, for many bindings, its shards by name.
-pub(super) fn subscription_files(
-    namespace: &str,
-    name: &str,
-    state: &SubscriptionState,
-) -> (Arc<[u8]>, Vec<(String, Arc<[u8]>)>) {
+pub(super) fn subscription_files(namespace: &str, name: &str, state: &SubscriptionState) -> (Arc<[u8]>, Shards) {
     let bindings: Vec<String> = state
         .bindings
         .iter()
@@ -192,7 +191,7 @@ pub(super) fn subscription_files(
 }
 
 /// A binding's shard depends on its own name alone, so that one cluster more or less touches one shard.
-fn shard_bindings(bindings: &[String]) -> Vec<(String, Arc<[u8]>)> {
+fn shard_bindings(bindings: &[String]) -> Shards {
     let mut shards: std::collections::BTreeMap<String, Vec<&str>> = std::collections::BTreeMap::new();
     for binding in bindings {
         let digest = ObjectId::hash(crate::core::ids::ObjectKind::Blob, binding.as_bytes()).to_string();

@@ -65,8 +65,11 @@ struct Reader<'a, 'b> {
     state: State,
     descriptions: HashMap<ObjectId, Arc<DescriptionFile>>,
     /// Per (cluster, directory): the description's content and the manifests' ids.
-    manifests: BTreeMap<(String, String), (Option<ObjectId>, BTreeMap<String, Leaf>)>,
+    manifests: BTreeMap<(String, String), Slot>,
 }
+
+/// What was found so far of one Description's directory.
+type Slot = (Option<ObjectId>, BTreeMap<String, Leaf>);
 
 impl Reader<'_, '_> {
     fn value(&mut self, path: &str, id: ObjectId) -> Result<Value, ReadError> {
@@ -145,7 +148,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    fn manifest_slot(&mut self, cluster: &str, directory: &str) -> &mut (Option<ObjectId>, BTreeMap<String, Leaf>) {
+    fn manifest_slot(&mut self, cluster: &str, directory: &str) -> &mut Slot {
         self.manifests.entry((cluster.to_owned(), directory.to_owned())).or_default()
     }
 
