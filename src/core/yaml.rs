@@ -115,10 +115,7 @@ pub fn emit(value: &Value) -> String {
 pub fn locate(file: &[u8], line: u64, pointer: &str) -> u64 {
     let Ok(text) = std::str::from_utf8(file) else { return line };
     let text = text.trim_start_matches('\u{feff}');
-    let chunk = split_documents(text)
-        .into_iter()
-        .filter(|(start, _)| *start <= line)
-        .next_back();
+    let chunk = split_documents(text).into_iter().rfind(|(start, _)| *start <= line);
     let Some((chunk_line, range)) = chunk else { return line };
     let wanted: Vec<String> = pointer
         .split('/')

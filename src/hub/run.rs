@@ -208,10 +208,10 @@ async fn open_repositories(config: &HubConfig) -> Result<(source::Source, source
     let opened = tokio::task::spawn_blocking(move || -> Result<_, SourceError> {
         let source = source::open_source(&config.source, config.branch.as_deref(), &config.data)?;
         let state = source::open_state(&source, config.state_repo.as_ref(), &config.state_branch, &config.data)?;
-        if let Some(remote) = &source.remote {
-            if let Err(error) = remote.fetch(&source.repo) {
-                warn!(error = %error, "the source cannot be fetched now; the last fetched state counts");
-            }
+        if let Some(remote) = &source.remote
+            && let Err(error) = remote.fetch(&source.repo)
+        {
+            warn!(error = %error, "the source cannot be fetched now; the last fetched state counts");
         }
         Ok((source, state))
     });

@@ -206,10 +206,10 @@ impl Agent {
     }
 
     async fn reachable(&mut self, tree: ObjectId) -> Result<Arc<HashSet<ObjectId>>, SessionError> {
-        if let Some((known, allowed)) = &self.allowed {
-            if *known == tree {
-                return Ok(Arc::clone(allowed));
-            }
+        if let Some((known, allowed)) = &self.allowed
+            && *known == tree
+        {
+            return Ok(Arc::clone(allowed));
         }
         let repo = self.context.repo.clone();
         let allowed = Arc::new(blocking(move || delivery::reachable(&repo, tree)).await?);
