@@ -149,7 +149,7 @@ async fn ask_until_decided(
     loop {
         match register::ask(config, credentials, tls.clone(), token).await {
             Ok(Answer::Approved(status)) => {
-                accept(credentials, &status, pinned.and_then(|pinned| pinned.found()))?;
+                accept(credentials, &status, pinned.as_ref().and_then(|pinned| pinned.found()))?;
                 store.save(credentials).await?;
                 let (name, namespace) = (&credentials.name, &credentials.namespace);
                 tracing::info!(cluster = name, namespace, renewal = token.is_none(), "registered");
@@ -166,6 +166,9 @@ async fn ask_until_decided(
             }
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => {
+                if let Some(wrong) = pinned.as_ref().and_then(|pinned| pinned.wrong()) {
+                    return Err(AgentError::WrongCa(wrong));
+                }
                 let error = describe(&error);
                 tracing::warn!(%error, "the hub cannot be reached; trying again");
                 if !pause(config.backoff, attempt, stop).await {
