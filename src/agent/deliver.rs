@@ -269,7 +269,7 @@ impl Deliverer {
             None if self.target == Some(target) => self.postpone_for(AFTER_FAILURE),
             None => {}
         }
-        Ok(saved?)
+        saved
     }
 
     async fn plan(&self, target: Target, wanted: Wanted) -> Result<Plan, RunError> {

@@ -231,15 +231,17 @@ async fn wait(time: Duration, stop: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::time::SystemTime;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
 
-    fn certificate(begin: i64, end: i64) -> String {
-        let now = time::OffsetDateTime::now_utc();
+    /// Valid from `past` seconds ago until `left` seconds from now.
+    fn certificate(past: u64, left: u64) -> String {
         let mut params = CertificateParams::default();
-        params.not_before = now + time::Duration::seconds(begin);
-        params.not_after = now + time::Duration::seconds(end);
+        params.not_before = (SystemTime::now() - Duration::from_secs(past)).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(left)).into();
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
     }
 
@@ -247,7 +249,7 @@ mod tests {
     fn certificates_are_renewed_at_two_thirds_of_their_life() {
         let due = renewal_due(&certificate(0, 900)).unwrap() - Instant::now();
         assert!((590..=601).contains(&due.as_secs()), "{due:?}");
-        assert!(renewal_due(&certificate(-900, 90)).unwrap() <= Instant::now());
-        assert!(has_expired(&certificate(-900, -1)) && !has_expired(&certificate(-900, 90)));
+        assert!(renewal_due(&certificate(900, 90)).unwrap() <= Instant::now());
+        assert!(has_expired(&certificate(900, 0)) && !has_expired(&certificate(900, 90)));
     }
 }
