@@ -149,7 +149,7 @@ async fn ask_until_decided(
     loop {
         match register::ask(config, credentials, tls.clone(), token).await {
             Ok(Answer::Approved(status)) => {
-                accept(credentials, &status, pinned.and_then(|pinned| pinned.found()))?;
+                accept(credentials, &status, pinned.as_ref().and_then(|pinned| pinned.found()))?;
                 store.save(credentials).await?;
                 let (name, namespace) = (&credentials.name, &credentials.namespace);
                 tracing::info!(cluster = name, namespace, renewal = token.is_none(), "registered");
@@ -166,6 +166,9 @@ async fn ask_until_decided(
             }
             Err(error) if error.is_final() => return Err(error.into()),
             Err(error) => {
+                if let Some(wrong) = pinned.as_ref().and_then(|pinned| pinned.wrong()) {
+                    return Err(AgentError::WrongCa(wrong));
+                }
                 let error = describe(&error);
                 tracing::warn!(%error, "the hub cannot be reached; trying again");
                 if !pause(config.backoff, attempt, stop).await {
@@ -228,15 +231,17 @@ async fn wait(time: Duration, stop: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::time::SystemTime;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
 
-    fn certificate(begin: i64, end: i64) -> String {
-        let now = time::OffsetDateTime::now_utc();
+    /// Valid from `past` seconds ago until `left` seconds from now.
+    fn certificate(past: u64, left: u64) -> String {
         let mut params = CertificateParams::default();
-        params.not_before = now + time::Duration::seconds(begin);
-        params.not_after = now + time::Duration::seconds(end);
+        params.not_before = (SystemTime::now() - Duration::from_secs(past)).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(left)).into();
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
     }
 
@@ -244,7 +249,7 @@ mod tests {
     fn certificates_are_renewed_at_two_thirds_of_their_life() {
         let due = renewal_due(&certificate(0, 900)).unwrap() - Instant::now();
         assert!((590..=601).contains(&due.as_secs()), "{due:?}");
-        assert!(renewal_due(&certificate(-900, 90)).unwrap() <= Instant::now());
-        assert!(has_expired(&certificate(-900, -1)) && !has_expired(&certificate(-900, 90)));
+        assert!(renewal_due(&certificate(900, 90)).unwrap() <= Instant::now());
+        assert!(has_expired(&certificate(900, 0)) && !has_expired(&certificate(900, 90)));
     }
 }

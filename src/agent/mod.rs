@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{AgentConfig, CaHash, CredentialsPlace, InvalidCaHash, Trust};
 pub use credentials::{Credentials, CredentialsError, CredentialsStore};
 pub use execute::{Run, execute};
-pub use pin::TlsError;
+pub use pin::{TlsError, WrongCa};
 pub use register::RegisterError;
 
 use crate::cluster::{AccessError, ApiError, Cluster};
@@ -67,6 +67,9 @@ pub enum AgentError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Another hub answers, or the hash is wrong.
+    #[error(transparent)]
+    WrongCa(WrongCa),
     /// The kept credentials are for another cluster.
     #[error("{place} is for cluster {kept}, this is cluster {found}; remove it, or name the right cluster")]
     OtherCluster {

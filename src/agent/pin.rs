@@ -35,13 +35,15 @@ pub enum TlsError {
     },
 }
 
-/// The hub showed no CA with the expected hash.
-#[derive(Debug, thiserror::Error)]
+/// What a hub showed instead of the pinned CA.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the hub shows no CA certificate with the hash {expected}; it is another hub, or the hash is wrong: compare with `branchline token create --print-join`"
+    "the hub shows {} certificates, none of them has the hash {expected}: it is another hub, or the hash is wrong; \
+     compare with `branchline token create --print-join`", .shown
 )]
-pub(super) struct WrongCa {
+pub struct WrongCa {
     expected: String,
+    shown: usize,
 }
 
 /// A TLS client that trusts one CA and nothing else, and shows the identity (certificates and key, PEM) if there is one.
@@ -67,6 +69,7 @@ pub(super) fn pinning(hash: CaHash) -> Result<(Arc<ClientConfig>, Arc<PinnedCa>)
     let pinned = Arc::new(PinnedCa {
         hash,
         found: OnceLock::new(),
+        wrong: OnceLock::new(),
         provider: provider(),
     });
     let verifier: Arc<dyn ServerCertVerifier> = pinned.clone();
@@ -131,6 +134,7 @@ fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsE
 pub(super) struct PinnedCa {
     hash: CaHash,
     found: OnceLock<CertificateDer<'static>>,
+    wrong: OnceLock<WrongCa>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -140,10 +144,15 @@ impl PinnedCa {
         self.found.get().map(|der| pem("CERTIFICATE", der))
     }
 
-    fn wrong_ca(&self) -> Error {
+    /// What was shown instead, if a handshake failed for that reason.
+    pub(super) fn wrong(&self) -> Option<WrongCa> {
+        self.wrong.get().cloned()
+    }
+
+    fn refuse(&self, shown: usize) -> Error {
         let expected = self.hash.to_string();
-        let wrong = OtherError(Arc::new(WrongCa { expected }));
-        Error::InvalidCertificate(CertificateError::Other(wrong))
+        let wrong = self.wrong.get_or_init(|| WrongCa { expected, shown });
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(wrong.clone()))))
     }
 }
 
@@ -158,7 +167,7 @@ impl ServerCertVerifier for PinnedCa {
     ) -> Result<ServerCertVerified, Error> {
         let mut chain = std::iter::once(end_entity).chain(intermediates);
         let root = chain.find(|certificate| hash_of(certificate) == Some(self.hash));
-        let root = root.ok_or_else(|| self.wrong_ca())?.clone().into_owned();
+        let root = root.ok_or_else(|| self.refuse(1 + intermediates.len()))?.clone().into_owned();
         let mut roots = RootCertStore::empty();
         roots.add(root.clone())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
@@ -247,8 +256,9 @@ mod tests {
         assert!(trusting(&found, None).is_ok());
 
         assert!(verify(&pinned(&ours), &[leaf.clone(), ours.der().clone()], "other.example.org").is_err());
-        let unseen = verify(&pinned(&ours), std::slice::from_ref(&leaf), "hub.example.org").unwrap_err();
-        assert!(unseen.to_string().contains("no CA certificate with the hash"), "{unseen}");
+        let unseen = pinned(&ours);
+        assert!(verify(&unseen, std::slice::from_ref(&leaf), "hub.example.org").is_err());
+        assert!(unseen.wrong().unwrap().to_string().contains("shows 1 certificates"));
         // The right CA beside a chain that it did not sign proves nothing.
         let other = pinned(&theirs);
         assert!(verify(&other, &[leaf, ours.der().clone(), theirs.der().clone()], "hub.example.org").is_err());

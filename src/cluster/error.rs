@@ -91,9 +91,9 @@ impl ApiError {
         self.code() == Some(409)
     }
 
-    /// The very same request may work in a moment.
+    /// The very same request may work in a moment. 500 is left out: it is also what a field of the wrong type gets.
     pub fn is_transient(&self) -> bool {
-        matches!(self, ApiError::Unreachable { .. }) || matches!(self.code(), Some(409 | 429 | 500 | 502 | 503 | 504))
+        matches!(self, ApiError::Unreachable { .. }) || matches!(self.code(), Some(409 | 429 | 502 | 503 | 504))
     }
 
     /// The path itself is not served: a definition that is not in service yet, or not any more.
@@ -166,6 +166,6 @@ mod tests {
         let namespace = refused(404, "namespaces", "shop");
         assert!(!namespace.is_no_such_path() && namespace.explain().contains("feed the Namespace"));
         assert!(refused(404, "", "").is_no_such_path());
-        assert!(refused(503, "", "").is_transient() && !refused(422, "", "").is_transient());
+        assert!(refused(503, "", "").is_transient() && !refused(500, "", "").is_transient());
     }
 }

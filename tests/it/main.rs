@@ -5,6 +5,7 @@
     reason = "tests start servers, write files and look at the world"
 )]
 
+mod agent;
 mod apply;
 mod architecture;
 mod bad_source;

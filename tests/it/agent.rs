@@ -1,0 +1,575 @@
+//! The agent against a real API server and a hub of the test: registration, delivery, restart, faults, proxied requests, renewal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use branchline::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
+use branchline::cluster::Access;
+use branchline::core::access::{ADMINS, KeyDigest, Refusal};
+use branchline::core::ids::{ClusterId, ObjectId, ObjectKind};
+use branchline::core::status::{ObjectOutcome, Phase};
+use branchline::core::tree::write_git_tree;
+use branchline::hub::acceptor::{Acceptor, Session, Sessions};
+use branchline::hub::answer::refused;
+use branchline::hub::auth::Authenticator;
+use branchline::hub::ca::{CertificateAuthority, CertificateRequest};
+use branchline::hub::listener::{Application, Peer, PortSettings, serve};
+use branchline::hub::proxy::{Lookup, Proxy, Tunnels};
+use branchline::hub::socket_path::{self, SocketPath};
+use branchline::hub::tls;
+use branchline::tunnel::TunnelSettings;
+use branchline::tunnel::backoff::Backoff;
+use branchline::tunnel::dial::{HubAddress, connect};
+use branchline::tunnel::http::{Body, full};
+use branchline::wire::content::{ContentObject, pack};
+use branchline::wire::control::{Offer, Report, ToAgent, ToHub};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::apiserver::{ApiServer, AuditEvent};
+use crate::support::scratch;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TOKEN: &str = "abcdef.0123456789abcdef";
+
+/// What the hub of a test answers and keeps.
+struct Desk {
+    authority: CertificateAuthority,
+    /// The next answers to registrations: `None` approves.
+    verdicts: Mutex<Vec<Option<(u16, Value)>>>,
+    lifetime: Mutex<Duration>,
+    /// Tokens of the registrations that came; empty for those without one.
+    asked: Mutex<Vec<String>>,
+    keys: Mutex<HashMap<ClusterId, KeyDigest>>,
+    tunnels: Mutex<HashMap<ClusterId, branchline::tunnel::TunnelHandle>>,
+    sessions: mpsc::UnboundedSender<Session>,
+}
+
+impl Sessions for Desk {
+    fn admit(&self, cluster: &ClusterId, key: &KeyDigest) -> Result<(), Refusal> {
+        match self.keys.lock().unwrap().get(cluster) == Some(key) {
+            true => Ok(()),
+            false => Err(Refusal::forbidden("not registered")),
+        }
+    }
+
+    fn joined(&self, session: Session) {
+        let mut tunnels = self.tunnels.lock().unwrap();
+        tunnels.insert(session.cluster.clone(), session.handle.clone());
+        let _ = self.sessions.send(session);
+    }
+}
+
+impl Tunnels for Desk {
+    fn find(&self, cluster: &str) -> Lookup {
+        let id: ClusterId = cluster.parse().unwrap();
+        match self.tunnels.lock().unwrap().get(&id).cloned() {
+            Some(tunnel) => Lookup::Online { id, tunnel },
+            None => Lookup::Unknown { near: Vec::new() },
+        }
+    }
+}
+
+impl Desk {
+    fn register(&self, token: Option<String>, request: &Value) -> (u16, Value) {
+        self.asked.lock().unwrap().push(token.unwrap_or_default());
+        let verdict = self.verdicts.lock().unwrap().pop().flatten();
+        if let Some(verdict) = verdict {
+            return verdict;
+        }
+        let cluster: ClusterId = serde_json::from_value(request["spec"]["clusterId"].clone()).unwrap();
+        let csr = request["metadata"]["annotations"]["branchline.io/certificate-signing-request"]
+            .as_str()
+            .unwrap();
+        let csr = CertificateRequest::parse(csr).unwrap();
+        let lifetime = *self.lifetime.lock().unwrap();
+        let issued = self
+            .authority
+            .issue_agent(&cluster, &csr, SystemTime::now(), lifetime)
+            .unwrap();
+        self.keys.lock().unwrap().insert(cluster, issued.key);
+        let name = request["spec"]["clusterName"].as_str().unwrap();
+        let status = json!({"result": "Approved", "dedicatedNamespace": format!("clusternet-{name}"), "managedClusterName": name,
+            "certificate": BASE64_STANDARD.encode(issued.pem), "caCertificate": BASE64_STANDARD.encode(self.authority.certificate_pem())});
+        (201, json!({"status": status}))
+    }
+}
+
+struct Routes {
+    desk: Arc<Desk>,
+    acceptor: Acceptor<Desk>,
+    proxy: Proxy<Desk>,
+}
+
+impl Application for Routes {
+    async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+        match socket_path::parse(request.uri(), request.version()) {
+            Some(Ok(SocketPath::Tunnel { cluster })) => self.acceptor.answer(&peer, &cluster, request),
+            Some(Ok(SocketPath::Direct { cluster, rest })) => self.proxy.answer(&peer, &cluster, &rest, request).await,
+            Some(Err(refusal)) => refused(&refusal),
+            None => {
+                let token = request
+                    .headers()
+                    .get("authorization")
+                    .map(|value| value.to_str().unwrap().to_owned());
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let (code, answer) = self.desk.register(token, &serde_json::from_slice(&body).unwrap());
+                let mut response = Response::new(full(answer.to_string()));
+                *response.status_mut() = StatusCode::from_u16(code).unwrap();
+                response
+            }
+        }
+    }
+}
+
+/// A hub whose sessions the test drives by hand.
+struct Hub {
+    desk: Arc<Desk>,
+    address: HubAddress,
+    sessions: mpsc::UnboundedReceiver<Session>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Hub {
+    async fn start() -> Hub {
+        branchline::cluster::install_tls_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path(), SystemTime::now()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let authenticator = Authenticator::new(&authority).unwrap();
+        let identity = tls::ServerIdentity::issue(&authority, tls::server_names(address, &[]), SystemTime::now()).unwrap();
+        let config = tls::server_config(identity, authenticator.verifier()).unwrap();
+        let (sender, sessions) = mpsc::unbounded_channel();
+        let desk = Arc::new(Desk {
+            authority,
+            verdicts: Mutex::default(),
+            lifetime: Mutex::new(Duration::from_secs(3600)),
+            asked: Mutex::default(),
+            keys: Mutex::default(),
+            tunnels: Mutex::default(),
+            sessions: sender,
+        });
+        let stop = CancellationToken::new();
+        let routes = Arc::new(Routes {
+            desk: Arc::clone(&desk),
+            acceptor: Acceptor::new(Arc::clone(&desk), TunnelSettings::hub(), stop.clone()),
+            proxy: Proxy::new(Arc::clone(&desk)),
+        });
+        let port = PortSettings::default();
+        tokio::spawn(serve(listener, config, authenticator, routes, port, stop.clone()));
+        Hub {
+            desk,
+            address: HubAddress::parse(&format!("https://localhost:{}", address.port())).unwrap(),
+            sessions,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    fn config(&self, server: &ApiServer, credentials: Option<PathBuf>) -> AgentConfig {
+        AgentConfig {
+            hub: self.address.clone(),
+            trust: Trust::Hash(self.desk.authority.hash().as_str().parse().unwrap()),
+            token: Some(TOKEN.to_owned()),
+            name: "edge-1".to_owned(),
+            namespace: String::new(),
+            cluster_type: "EdgeCluster".to_owned(),
+            labels: BTreeMap::new(),
+            access: Access::Kubeconfig {
+                path: server.kubeconfig_for_agent(),
+                context: None,
+            },
+            credentials: credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
+            backoff: Backoff {
+                first: Duration::from_millis(50),
+                longest: Duration::from_millis(500),
+            },
+            pending_interval: Duration::from_millis(100),
+            tunnel: TunnelSettings::agent(),
+        }
+    }
+
+    /// The next session, welcomed.
+    async fn session(&mut self) -> Session {
+        let mut session = within(self.sessions.recv()).await.unwrap();
+        let welcome = ToAgent::Welcome {
+            protocol: 1,
+            heartbeat_seconds: 1,
+            epoch: 1,
+        };
+        session.sender.send(&welcome, b"").await.unwrap();
+        session
+    }
+
+    /// A user's request through the tunnel: status and body.
+    async fn get(&self, id: &str, user: &str, path: &str) -> (u16, String) {
+        let issued = self
+            .desk
+            .authority
+            .issue_user(user, ADMINS, SystemTime::now(), Duration::from_secs(60))
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.desk.authority.certificate().clone()).unwrap();
+        let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+        let tls = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        let stream = connect(&self.address, Arc::new(tls)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let path = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct{path}");
+        let request = Request::get(path)
+            .header("host", "hub")
+            .body(Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let response = within(sender.send_request(request)).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
+
+/// An agent in this process.
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), AgentError>>,
+}
+
+fn launch(config: AgentConfig) -> Running {
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(agent::run(config, stop.clone()));
+    Running { stop, task }
+}
+
+impl Running {
+    async fn end(self) -> Result<(), AgentError> {
+        self.stop.cancel();
+        within(self.task).await.unwrap()
+    }
+}
+
+/// A cluster's tree with one Description per (name, objects).
+#[derive(Default)]
+struct Tree {
+    root: Option<ObjectId>,
+    objects: Vec<ContentObject>,
+}
+
+impl Tree {
+    fn of(subs: &[(&str, &[(&str, &str)])]) -> Tree {
+        let mut tree = Tree::default();
+        let subs: Vec<(&str, ObjectId)> = subs.iter().map(|(name, files)| (*name, tree.sub(files))).collect();
+        let root = write_git_tree(subs.iter().map(|(name, id)| (*name, true, *id)));
+        tree.root = Some(tree.put(ObjectKind::Tree, root));
+        tree
+    }
+
+    fn sub(&mut self, files: &[(&str, &str)]) -> ObjectId {
+        let files: Vec<(&str, ObjectId)> = files
+            .iter()
+            .map(|(name, text)| (*name, self.put(ObjectKind::Blob, text.as_bytes().to_vec())))
+            .collect();
+        let description = self.put(ObjectKind::Blob, b"deployer: Generic\nfeeds: []\n".to_vec());
+        let manifests = write_git_tree(files.iter().map(|(name, id)| (*name, false, *id)));
+        let manifests = self.put(ObjectKind::Tree, manifests);
+        let entries = [("description.yaml", false, description), ("manifests", true, manifests)];
+        self.put(ObjectKind::Tree, write_git_tree(entries))
+    }
+
+    fn put(&mut self, kind: ObjectKind, content: Vec<u8>) -> ObjectId {
+        let id = ObjectId::hash(kind, &content);
+        let content = content.into();
+        self.objects.push(ContentObject { id, kind, content });
+        id
+    }
+
+    fn root(&self) -> ObjectId {
+        self.root.unwrap()
+    }
+}
+
+/// Offers a tree with nothing but its root, and serves what is wanted, until it is reported on.
+async fn deliver(session: &mut Session, generation: u64, tree: &Tree) -> Report {
+    offer(session, generation, tree).await;
+    answer_until(session, tree, |report| {
+        report.generation == generation && report.tree == tree.root()
+    })
+    .await
+}
+
+async fn offer(session: &mut Session, generation: u64, tree: &Tree) {
+    let root = tree.objects.iter().filter(|object| object.id == tree.root()).cloned();
+    let batch = pack(root).unwrap().remove(0);
+    let offer = ToAgent::Offer(Offer {
+        epoch: 1,
+        generation,
+        tree: tree.root(),
+        base: None,
+        objects: batch.objects,
+    });
+    session.sender.send(&offer, &batch.attachment).await.unwrap();
+}
+
+async fn answer_until(session: &mut Session, tree: &Tree, done: impl Fn(&Report) -> bool) -> Report {
+    loop {
+        match next(session).await {
+            ToHub::Want { ids, .. } => {
+                let wanted = tree.objects.iter().filter(|object| ids.contains(&object.id)).cloned();
+                for batch in pack(wanted).unwrap() {
+                    let content = ToAgent::Content {
+                        objects: batch.objects,
+                        missing: Vec::new(),
+                    };
+                    session.sender.send(&content, &batch.attachment).await.unwrap();
+                }
+            }
+            ToHub::Report(report) if done(&report) => return report,
+            _ => {}
+        }
+    }
+}
+
+async fn next(session: &mut Session) -> ToHub {
+    within(session.receiver.receive()).await.unwrap().unwrap().message
+}
+
+fn config_map(name: &str, content: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: default\ndata:\n  content: \"{content}\"\n")
+}
+
+fn at(name: &str) -> String {
+    format!("/api/v1/namespaces/default/configmaps/{name}")
+}
+
+fn writes(server: &ApiServer) -> usize {
+    let of_agent = |event: &AuditEvent| event.user == "agent" && event.is_write();
+    server.audit().iter().filter(|event| of_agent(event)).count()
+}
+
+#[tokio::test]
+async fn registered_delivered_restarted_and_in_sync() {
+    let server = ApiServer::start("agent-life");
+    let mut hub = Hub::start().await;
+    let pending = json!({"status": {"errorMessage": "run branchline approve edge-1"}});
+    hub.desk.verdicts.lock().unwrap().push(Some((201, pending)));
+    let agent = launch(hub.config(&server, None));
+    let mut session = hub.session().await;
+    let hello = session.hello.clone();
+    assert_eq!(
+        (hello.applied, hello.cluster_id.as_str()),
+        (None, server.cluster_id().as_str())
+    );
+    assert!(
+        hello.status.readyz && hello.status.k8s_version.starts_with("v1."),
+        "{:?}",
+        hello.status
+    );
+    assert_eq!(
+        *hub.desk.asked.lock().unwrap(),
+        [format!("Bearer {TOKEN}"), format!("Bearer {TOKEN}")]
+    );
+
+    let (a, b) = (config_map("a", "1"), config_map("b", "1"));
+    let bad = "apiVersion: v1\nkind: Service\nmetadata: {name: bad, namespace: default}\nspec: {ports: [{port: 99999}]}\n";
+    let first = Tree::of(&[("s.web", &[("a.yaml", &a), ("b.yaml", &b)]), ("s.bad", &[("bad.yaml", bad)])]);
+    let report = deliver(&mut session, 1, &first).await;
+    assert!(report.held && !report.applied);
+    let phases: BTreeMap<_, _> = report.descriptions.iter().map(|d| (d.name.as_str(), d.phase)).collect();
+    assert_eq!(phases, BTreeMap::from([("s.bad", Phase::Failure), ("s.web", Phase::Success)]));
+
+    let a2 = config_map("a", "2");
+    let second = Tree::of(&[("s.web", &[("a.yaml", &a2)])]);
+    let report = deliver(&mut session, 2, &second).await;
+    assert!(report.applied, "{report:?}");
+    let web = report.descriptions.iter().find(|d| d.name == "s.web").unwrap();
+    let outcomes: Vec<_> = web.objects.iter().map(|o| (o.name.as_str(), o.outcome)).collect();
+    assert_eq!(outcomes, [("b", ObjectOutcome::Pruned), ("a", ObjectOutcome::Applied)]);
+    assert_eq!(server.get(&at("a")).unwrap()["data"]["content"], "2");
+    assert!(server.get(&at("b")).is_none());
+
+    offer(&mut session, 1, &first).await;
+    agent.end().await.unwrap();
+    assert_eq!(
+        server.get(&at("a")).unwrap()["data"]["content"],
+        "2",
+        "an older offer is refused"
+    );
+
+    let before = writes(&server);
+    let again = launch(hub.config(&server, None));
+    let mut session = hub.session().await;
+    assert_eq!((session.hello.applied, session.hello.generation), (Some(second.root()), 2));
+    let report = answer_until(&mut session, &second, |_| true).await;
+    assert!(report.applied && report.tree == second.root());
+    assert_eq!(
+        report.descriptions.len(),
+        1,
+        "the first report of a tunnel has every Description"
+    );
+    again.end().await.unwrap();
+    assert_eq!(writes(&server), before, "a restart in sync writes nothing");
+    assert_eq!(hub.desk.asked.lock().unwrap().len(), 2, "and registers nothing");
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_down_keeps_the_tunnel_and_says_so() {
+    let server = ApiServer::start("agent-down");
+    let mut hub = Hub::start().await;
+    let directory = scratch("agent-down-credentials");
+    let file = directory.path().join("credentials.json");
+    let agent = launch(hub.config(&server, Some(file.clone())));
+    let mut session = hub.session().await;
+    let tree = Tree::of(&[("s.web", &[("a.yaml", &config_map("down", "1"))])]);
+    let report = deliver(&mut session, 1, &tree).await;
+    assert!(report.applied, "{report:?}");
+    server.stop();
+    let said = loop {
+        if let ToHub::Heartbeat { status } = next(&mut session).await
+            && !status.message.is_empty()
+        {
+            break status;
+        }
+    };
+    assert!(!said.readyz && said.message.contains("does not answer"), "{said:?}");
+    let (code, message) = hub.get(session.cluster.as_str(), "alice", "/api").await;
+    assert!(code == 502 && message.contains("does not answer"), "{code} {message}");
+    let tree = Tree::of(&[("s.web", &[("a.yaml", &config_map("down", "2"))])]);
+    offer(&mut session, 2, &tree).await;
+    // The same agent started anew finds its identity in the file and the hub again, though its cluster is down.
+    agent.end().await.unwrap();
+    let mut config = hub.config(&server, Some(file));
+    config.token = None;
+    let agent = launch(config);
+    let mut session = hub.session().await;
+    assert!(session.hello.status.message.contains("does not answer"));
+    offer(&mut session, 2, &tree).await;
+    server.start_again();
+    let report = answer_until(&mut session, &tree, |report| report.applied && report.generation == 2).await;
+    assert_eq!(report.tree, tree.root());
+    assert_eq!(server.get(&at("down")).unwrap()["data"]["content"], "2");
+    agent.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn proxied_requests_go_in_the_users_name_and_certificates_are_renewed() {
+    let server = ApiServer::start("agent-proxy");
+    let mut hub = Hub::start().await;
+    *hub.desk.lifetime.lock().unwrap() = Duration::from_secs(6);
+    let directory = scratch("agent-proxy-credentials");
+    let file = directory.path().join("credentials.json");
+    let agent = launch(hub.config(&server, Some(file.clone())));
+    let mut session = hub.session().await;
+    let (code, body) = hub
+        .get(session.cluster.as_str(), "alice", "/api/v1/namespaces/default/configmaps")
+        .await;
+    assert!(code == 403 && body.contains("\\\"alice\\\""), "{code} {body}");
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "admins"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": ADMINS}]});
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    assert_eq!(server.send("POST", path, "application/json", &binding).status, 201);
+    let allowed = async {
+        while hub
+            .get(session.cluster.as_str(), "alice", "/api/v1/namespaces/default/configmaps")
+            .await
+            .0
+            != 200
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(allowed).await;
+
+    let csr = loop {
+        if let ToHub::Renew { csr } = next(&mut session).await {
+            break CertificateRequest::parse(&csr).unwrap();
+        }
+    };
+    assert_eq!(csr.key_digest(), &session.key);
+    let lifetime = Duration::from_secs(3600);
+    let issued = hub
+        .desk
+        .authority
+        .issue_agent(&session.cluster, &csr, SystemTime::now(), lifetime)
+        .unwrap();
+    session
+        .sender
+        .send(&ToAgent::Certificate { pem: issued.pem.clone() }, b"")
+        .await
+        .unwrap();
+    let kept = async {
+        while !std::fs::read_to_string(&file)
+            .unwrap()
+            .contains(&issued.pem.replace('\n', "\\n"))
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(kept).await;
+    session.sender.send(&ToAgent::Drain {}, b"").await.unwrap();
+    let session = hub.session().await;
+    assert_eq!(
+        hub.desk.asked.lock().unwrap().len(),
+        1,
+        "the renewed certificate needs no registration"
+    );
+    drop(session);
+    agent.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_renewed_by_its_key_and_refusals_are_clear() {
+    let server = ApiServer::start("agent-expired");
+    let mut hub = Hub::start().await;
+    let directory = scratch("agent-expired-credentials");
+    let file = directory.path().join("credentials.json");
+    *hub.desk.lifetime.lock().unwrap() = Duration::from_secs(2);
+    let agent = launch(hub.config(&server, Some(file.clone())));
+    hub.session().await;
+    agent.end().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    *hub.desk.lifetime.lock().unwrap() = Duration::from_secs(3600);
+    let agent = launch(hub.config(&server, Some(file)));
+    hub.session().await;
+    assert_eq!(hub.desk.asked.lock().unwrap().last().unwrap(), "", "no token, only the key");
+    agent.end().await.unwrap();
+
+    let fresh = |name: &str| Some(directory.path().join(name));
+    let message = json!({"kind": "Status", "message": "the token has expired; make a new one"});
+    hub.desk.verdicts.lock().unwrap().push(Some((401, message)));
+    let error = within(launch(hub.config(&server, fresh("wrong-token"))).task)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(error.to_string().contains("the token has expired"), "{error}");
+
+    let mut wrong = hub.config(&server, fresh("wrong-hash"));
+    wrong.trust = Trust::Hash(agent::CaHash([7; 32]));
+    let error = within(launch(wrong).task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("none of them has the hash sha256:0707"), "{error}");
+
+    let mut no_token = hub.config(&server, fresh("no-token"));
+    no_token.token = None;
+    let error = within(launch(no_token).task).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("branchline token create"), "{error}");
+}
