@@ -29,6 +29,18 @@ pub trait Backend: Send + Sync + 'static {
     /// Carries out a change or says why not. A read-only server answers [`read_only`].
     fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError>;
 
+    /// The error for a subresource that is not served; a backend may explain why.
+    fn no_subresource(&self, target: &Target<'_>) -> ApiError {
+        let _ = target;
+        ApiError::no_such_path()
+    }
+
+    /// Reads a body in an encoding besides JSON and YAML; `None` when the backend does not know it.
+    fn decode(&self, media_type: &str, body: &[u8]) -> Option<Result<Value, ApiError>> {
+        let _ = (media_type, body);
+        None
+    }
+
     /// Answers a read of a subresource other than `status`.
     fn read_subresource(&self, target: &Target<'_>) -> Result<Value, ApiError> {
         let _ = target;

@@ -49,7 +49,7 @@ struct Asked {
     accept: Option<String>,
     content_type: String,
     user_agent: String,
-    user: String,
+    context: RequestContext,
     body: Bytes,
 }
 
@@ -73,7 +73,7 @@ impl<B: Backend> Front<B> {
     {
         self.answer(request, context)
             .await
-            .unwrap_or_else(|error| response::error(&error))
+            .unwrap_or_else(|error| error_response(&error))
     }
 
     async fn answer<Q>(&self, request: Request<Q>, context: RequestContext) -> Result<Response<ResponseBody>, ApiError>
@@ -93,16 +93,25 @@ impl<B: Backend> Front<B> {
             Route::Unknown => return Err(ApiError::no_such_path()),
             _ => return Err(ApiError::method_not_allowed()),
         };
+        let (content_type, body) = self.transcode(media_type(header(CONTENT_TYPE)), read_body(body).await?)?;
         self.resource_request(Asked {
             path,
             query,
             accept: header(ACCEPT).map(str::to_owned),
-            content_type: media_type(header(CONTENT_TYPE)),
+            content_type,
             user_agent: header(USER_AGENT).unwrap_or_default().to_owned(),
-            user: context.user,
-            body: read_body(body).await?,
+            context,
+            body,
             method: parts.method,
         })
+    }
+
+    /// A body in an encoding that the backend knows becomes JSON.
+    fn transcode(&self, content_type: String, body: Bytes) -> Result<(String, Bytes), ApiError> {
+        match self.backend.decode(&content_type, &body) {
+            Some(decoded) if !body.is_empty() => Ok(("application/json".to_owned(), decoded?.to_string().into())),
+            _ => Ok((content_type, body)),
+        }
     }
 
     fn describe_server(&self, route: &Route, accept: Option<&str>, query: &Query) -> Result<Response<ResponseBody>, ApiError> {
@@ -122,6 +131,7 @@ impl<B: Backend> Front<B> {
             Route::Groups => Some(discovery::groups(&catalog)),
             Route::Group(name) => discovery::group(&catalog, name),
             Route::GroupVersion { group, version } => discovery::resources(&catalog, group, version),
+            Route::OpenApiV2 => return Ok(old_openapi(accept)),
             Route::OpenApiIndex => Some(openapi::index(&catalog)),
             Route::OpenApi { group, version } => {
                 openapi::document(&catalog, group, version, self.backend.schemas(group, version))
@@ -169,7 +179,10 @@ impl<B: Backend> Front<B> {
         }
         let below = match &path.subresource {
             None => None,
-            Some(name) => Some(resource.subresource(name).ok_or_else(ApiError::no_such_path)?),
+            Some(name) => match resource.subresource(name) {
+                Some(below) => Some(below),
+                None => return Err(self.backend.no_subresource(&target_of(&resource, path))),
+            },
         };
         let verb = verb_of(&asked).ok_or_else(ApiError::method_not_allowed)?;
         if !allowed(&resource, below, verb) {
@@ -228,7 +241,7 @@ impl<B: Backend> Front<B> {
 
     fn write(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
         let action = action_of(asked)?;
-        let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.user)?;
+        let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.context)?;
         check_manager(&action, &asked.query)?;
         if matches!(action, Action::Delete(_)) {
             options.dry_run |= DeleteOptions::body_wants_dry_run(optional_body(asked)?.as_ref());
@@ -239,7 +252,7 @@ impl<B: Backend> Front<B> {
 
     fn delete_collection(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
         let body = optional_body(asked)?;
-        let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.user)?;
+        let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.context)?;
         options.dry_run |= DeleteOptions::body_wants_dry_run(body.as_ref());
         let selection = list_options(resource, asked)?;
         let listing = self.backend.store().list(&resource.id, asked.path.namespace.as_deref());
@@ -269,6 +282,21 @@ impl<B: Backend> Front<B> {
             "application/json",
             response::list_bytes(resource, &metadata, items),
         ))
+    }
+}
+
+/// Paths that lead nowhere are answered in plain text, as Kubernetes does; clients make their own message of that.
+fn error_response(error: &ApiError) -> Response<ResponseBody> {
+    match *error == ApiError::no_such_path() {
+        true => response::text(404, "404 page not found\n".to_owned()),
+        false => response::error(error),
+    }
+}
+
+fn old_openapi(accept: Option<&str>) -> Response<ResponseBody> {
+    match accept.is_some_and(|accept| accept.contains("protobuf")) {
+        true => response::bytes(200, openapi::V2_PROTOBUF_TYPE, Bytes::from_static(openapi::EMPTY_V2_PROTOBUF)),
+        false => response::json(200, &openapi::empty_v2()),
     }
 }
 
@@ -410,7 +438,14 @@ fn parse_body(asked: &Asked) -> Result<Value, ApiError> {
 
 fn written_response(resource: &Resource, asked: &Asked, written: &Written) -> Result<Response<ResponseBody>, ApiError> {
     let shown = shown(asked)?;
+    let exchanges_other_kind = asked
+        .path
+        .subresource
+        .as_deref()
+        .and_then(|name| resource.subresource(name))
+        .is_some_and(|below| below.kind.is_some());
     let mut response = match &written.outcome {
+        Outcome::Created(object) | Outcome::Updated(object) if exchanges_other_kind => response::json(200, object),
         Outcome::Created(object) => reading::object_response(201, resource, object, shown),
         Outcome::Updated(object) => reading::object_response(200, resource, object, shown),
         Outcome::Deleted(object) => response::json(200, &deleted_status(resource, object)),

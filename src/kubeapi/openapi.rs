@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::backend::PatchType;
 use super::resource::{Catalog, Resource};
 
 /// `/openapi/v3`: one address per group and version; the digest in it changes with the content, so that clients may cache.
@@ -117,7 +118,7 @@ fn operation(resource: &Resource, verb: &str) -> Value {
         "parameters": parameters(verb),
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
     });
-    if let (Some(content), Some(map)) = (request_content(verb, &schema), operation.as_object_mut()) {
+    if let (Some(content), Some(map)) = (request_content(verb, &schema, resource), operation.as_object_mut()) {
         map.insert("requestBody".to_owned(), json!({"required": true, "content": content}));
     }
     operation
@@ -144,14 +145,30 @@ fn parameters(verb: &str) -> Value {
         .collect()
 }
 
-fn request_content(verb: &str, schema: &Value) -> Option<Value> {
-    let any = json!({"schema": {"type": "object"}});
+fn request_content(verb: &str, schema: &Value, resource: &Resource) -> Option<Value> {
     match verb {
         "create" | "update" => Some(json!({"application/json": {"schema": schema}})),
-        "patch" => Some(json!({
-            "application/json-patch+json": any, "application/merge-patch+json": any,
-            "application/strategic-merge-patch+json": any, "application/apply-patch+yaml": any,
-        })),
+        "patch" => Some(patch_types(resource)),
         _ => None,
     }
 }
+
+/// Clients choose the dialect of their patches by this list.
+fn patch_types(resource: &Resource) -> Value {
+    let types = PatchType::MEDIA_TYPES.iter();
+    let understood = types.filter(|name| resource.strategic || !name.contains("strategic"));
+    understood
+        .map(|name| ((*name).to_owned(), json!({"schema": {"type": "object"}})))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The old OpenAPI document without any definition, as JSON: kubectl asks for it when it meets an unknown kind.
+pub(crate) fn empty_v2() -> Value {
+    json!({"swagger": "2.0", "info": {"title": "Branchline", "version": env!("CARGO_PKG_VERSION")}, "paths": {}})
+}
+
+/// The same in protobuf, which is the form that kubectl takes: the field `swagger` and nothing else.
+pub(crate) const EMPTY_V2_PROTOBUF: &[u8] = b"\x0a\x032.0";
+/// Content type of that form.
+pub(crate) const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";

@@ -29,6 +29,8 @@ pub enum Route {
         /// Version.
         version: String,
     },
+    /// `/openapi/v2`.
+    OpenApiV2,
     /// `/openapi/v3`.
     OpenApiIndex,
     /// `/openapi/v3/api/v1` or `/openapi/v3/apis/<group>/<version>`.
@@ -75,6 +77,7 @@ impl Route {
                 endpoint: (*endpoint).to_owned(),
                 check: (!check.is_empty()).then(|| check.join("/")),
             },
+            ["openapi", "v2"] => Route::OpenApiV2,
             ["openapi", "v3"] => Route::OpenApiIndex,
             ["openapi", "v3", rest @ ..] => openapi(rest),
             ["api"] => Route::CoreVersions,

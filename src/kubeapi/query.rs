@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::front::RequestContext;
 use super::selector::{FieldSelector, LabelSelector};
 
 /// The decoded query: the last value of each name.
@@ -122,11 +123,13 @@ pub struct WriteOptions {
     pub field_validation: String,
     /// Who asks, for messages.
     pub user: String,
+    /// The asker's groups.
+    pub groups: Vec<String>,
 }
 
 impl WriteOptions {
     /// Reads the options; without `fieldManager` the manager is the user agent up to its first slash, as in Kubernetes.
-    pub fn parse(query: &Query, user_agent: &str, user: &str) -> Result<WriteOptions, ApiError> {
+    pub fn parse(query: &Query, user_agent: &str, context: &RequestContext) -> Result<WriteOptions, ApiError> {
         let dry_run = match query.get("dryRun") {
             None => false,
             Some("All") => true,
@@ -142,7 +145,8 @@ impl WriteOptions {
             field_manager: manager.filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned(),
             force: query.flag("force"),
             field_validation: query.get("fieldValidation").unwrap_or("Warn").to_owned(),
-            user: user.to_owned(),
+            user: context.user.clone(),
+            groups: context.groups.clone(),
         })
     }
 }
@@ -197,7 +201,12 @@ mod tests {
 
     #[test]
     fn the_manager_defaults_to_the_user_agent() {
-        let options = WriteOptions::parse(&Query::parse("dryRun=All"), "kubectl/v1.32 (linux)", "alice").unwrap();
+        let options = WriteOptions::parse(
+            &Query::parse("dryRun=All"),
+            "kubectl/v1.32 (linux)",
+            &RequestContext::default(),
+        )
+        .unwrap();
         assert_eq!((options.field_manager.as_str(), options.dry_run), ("kubectl", true));
     }
 }

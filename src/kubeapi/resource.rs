@@ -42,6 +42,8 @@ pub struct Resource {
     pub columns: Columns,
     /// Fields besides name and namespace that field selectors may name.
     pub selectable: Vec<String>,
+    /// Whether strategic merge patches are understood, which takes merge keys: true for Kubernetes' own kinds only.
+    pub strategic: bool,
     /// Name of the OpenAPI component that describes it; empty when any object is accepted.
     pub schema: String,
 }
@@ -104,6 +106,7 @@ impl Resource {
             subresources: Vec::new(),
             columns: Columns::NameAndAge,
             selectable: Vec::new(),
+            strategic: false,
             schema: String::new(),
         }
     }

@@ -318,6 +318,12 @@ impl Transaction<'_> {
         object
     }
 
+    /// Takes over an object of an earlier run with the revision that it has; watches do not see it.
+    pub fn load(&mut self, resource: &ResourceId, object: Value) {
+        let name = name_of(&object);
+        self.state.collection(resource).objects.insert(name, Arc::new(object));
+    }
+
     /// Removes the object; its last state is returned under the revision of the removal.
     pub fn remove(&mut self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let name = ObjectName::new(namespace, name);
