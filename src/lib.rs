@@ -29,6 +29,10 @@ pub mod git;
 pub mod hub;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "stamps objects by the clock, draws UIDs, keeps its objects in a file"
+)]
 pub mod sandbox;
 #[expect(
     clippy::disallowed_methods,

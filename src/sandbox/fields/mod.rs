@@ -12,6 +12,7 @@ mod json;
 mod kind;
 mod managed;
 mod merge;
+mod openapi;
 mod path;
 mod schema;
 mod set;
@@ -28,6 +29,7 @@ pub use conflict::{ApplyError, Conflict, conflict_causes, conflict_message};
 pub use json::{json_patch, merge_patch};
 pub use kind::KindSchema;
 pub use managed::Operation;
+pub use openapi::{component_of, components, metadata_reference};
 
 /// Who writes, as what, when.
 #[derive(Debug, Clone, Copy)]

@@ -82,6 +82,8 @@ pub(super) struct Field {
 pub(super) struct PatchStrategy {
     pub(super) merge: bool,
     pub(super) replace: bool,
+    /// kubectl then names the fields that stay (`$retainKeys`); the server follows whatever the patch says.
+    pub(super) retain_keys: bool,
     pub(super) merge_key: Option<String>,
 }
 
@@ -159,6 +161,11 @@ impl Schema {
     /// The type of anything as one value.
     pub(super) fn untyped(&self) -> TypeId {
         TypeId(0)
+    }
+
+    /// All expressions and names that occur in the table, with their types.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, TypeId)> {
+        self.names.iter().map(|(name, id)| (name.as_str(), *id))
     }
 
     /// The type of everything that no schema describes.
@@ -313,6 +320,7 @@ impl Parser {
         let patch = PatchStrategy {
             merge: has("merge"),
             replace: has("replace"),
+            retain_keys: has("retainKeys"),
             merge_key: parts.next().map(str::to_owned),
         };
         Field {

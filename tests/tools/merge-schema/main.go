@@ -41,6 +41,10 @@ type printer struct {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "protobuf" {
+		writeProtobuf(os.Args[2])
+		return
+	}
 	schemas := map[string]*spec.Schema{}
 	for _, name := range documents {
 		load(filepath.Join(os.Args[1], name+"_openapi.json"), schemas)
