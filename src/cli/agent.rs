@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, stop_on_signal};
 use super::logging::{self, LogFormat};
+use super::{CliError, stop_on_signal};
 use crate::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
 use crate::cluster::Access;
 use crate::tunnel::TunnelSettings;

@@ -11,6 +11,7 @@ mod bad_source;
 mod generated_patches;
 mod harness;
 mod port;
+mod sandbox_conformance;
 mod server_side_apply;
 mod support;
 mod tunnel;
