@@ -14,6 +14,8 @@ pub(super) struct Writer<'a, 'store> {
     pub(super) transaction: &'a mut Transaction<'store>,
     pub(super) target: Target<'a>,
     pub(super) options: &'a WriteOptions,
+    /// What the patch engine knows of the kind.
+    pub(super) schema: KindSchema,
     pub(super) birth: Birth<'a>,
 }
 
@@ -39,13 +41,9 @@ impl<'a> Writer<'a, '_> {
         }
     }
 
-    fn schema(&self) -> KindSchema {
-        KindSchema::of(&self.resource().api_version(), &self.resource().kind)
-    }
-
     fn record(&self, old: Option<&Value>, new: Value) -> Value {
         let api_version = self.resource().api_version();
-        self.schema().record(old, new, &self.context(&api_version))
+        self.schema.record(old, new, &self.context(&api_version))
     }
 
     fn context<'c>(&'c self, api_version: &'c str) -> PatchContext<'c> {
@@ -232,7 +230,7 @@ impl<'a> Writer<'a, '_> {
         }
         let api_version = self.resource().api_version();
         let applied = self
-            .schema()
+            .schema
             .apply(
                 live.as_deref(),
                 &configuration,
