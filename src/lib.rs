@@ -1,4 +1,40 @@
-//! Branchline manages many Kubernetes clusters from one git repository.
+//! Branchline manages many Kubernetes clusters from one git repository: this page is the architecture.
+//!
+//! ```text
+//! git push ─► hub: fetch ─► index ─► schedule ─► render ─► state branch (one commit) ─► offer over the tunnel
+//!                                                                                         │
+//! kubectl ──► hub API ──► tunnel ──► agent ──► cluster API     agent: fetch what is missing ─► plan ─► apply
+//!                                                                  └── status ──► hub ──► API, CLI
+//! ```
+//!
+//! # A pure core in thin shells
+//!
+//! [`core`] decides: functions from values to values, without IO, clock, randomness or async. The shells around it fetch the inputs and
+//! carry out the outputs. One push runs through these values:
+//!
+//! - [`git`] reads a commit into a [`core::tree::FileTree`] and the contents that [`core::index::ParseCache`] lacks;
+//! - [`core::index::build`] makes a [`core::index::Snapshot`] and diagnostics of them;
+//! - [`core::pipeline::run`] places Subscriptions, renders feeds with their overrides, holds what git cannot say at the moment, and gives
+//!   the next [`core::state::State`]; it calls [`core::schedule`] and [`core::render`];
+//! - [`core::state::build`] turns that into git objects, and [`hub::writer`] commits them by compare-and-swap and publishes a
+//!   [`hub::revision::Revision`];
+//! - [`hub::session`] offers each agent the tree of its cluster with the objects that changed; [`wire`] has the messages, [`tunnel`]
+//!   carries them;
+//! - the [`agent`] reads the tree, plans with [`core::apply`] and carries the plan out against its API server with [`cluster`];
+//! - what it reports ends in [`hub::registry`], and [`hub::projection`] shows it through [`kubeapi`].
+//!
+//! [`sandbox`] is an API server in memory behind the same [`kubeapi`] front; `branchline demo` runs agents against it. [`cli`] has one
+//! command per file and is the only place that knows all of the above.
+//!
+//! # Who may import whom
+//!
+//! ```text
+//! main ─► cli ─► hub, agent, sandbox ─► git, tunnel, kubeapi, cluster ─► wire ─► core      nothing points the other way;
+//!                                                                                          hub, agent and sandbox not at each other
+//! ```
+//!
+//! A test (`tests/it/architecture.rs`) reads every `crate::…` path and holds it against this. What touches the world (files, sockets,
+//! processes, clocks, tasks, randomness) is banned in `.clippy.toml`; the `mod` lines below are the list of who may, and why.
 #![forbid(unsafe_code)]
 
 #[expect(
