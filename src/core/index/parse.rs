@@ -96,7 +96,26 @@ impl ParseCache {
     }
 }
 
+/// How the file begins that Git LFS commits in place of a content.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+fn lfs_pointer() -> ParsedFile {
+    let problem = Problem {
+        line: 1,
+        code: "lfs-pointer",
+        message: "a Git LFS pointer; the content itself is not in the repository and is not fetched".to_owned(),
+        hint: "commit the file without LFS, or list it in .branchlineignore",
+    };
+    ParsedFile {
+        problems: vec![problem],
+        ..ParsedFile::default()
+    }
+}
+
 fn parse_file(bytes: &[u8], format: Format, limits: &Limits) -> ParsedFile {
+    if bytes.starts_with(LFS_POINTER) {
+        return lfs_pointer();
+    }
     let documents = match format {
         Format::Yaml => yaml::parse_yaml(bytes, limits),
         Format::Json => yaml::parse_json(bytes, limits),
@@ -182,6 +201,13 @@ mod tests {
         let manifest = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Manifest\nmetadata: {name: x}\n\
                         template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
         assert_eq!(names(manifest), ["Namespace shop"]);
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_says_what_it_is() {
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+        let file = parse_file(pointer, Format::Yaml, &Limits::default());
+        assert_eq!(file.problems[0].code, "lfs-pointer");
     }
 
     #[test]

@@ -30,6 +30,9 @@ impl<'a> OverrideIndex<'a> {
         let mut valid: Vec<&'a Arc<Override>> = snapshot.overrides.values().filter_map(Reading::valid).collect();
         valid.sort_by_key(|applied| (applied.priority, applied.namespace.clone(), applied.name.clone()));
         for applied in valid {
+            if !snapshot.feeds.contains_key(&applied.feed) && !snapshot.incomplete {
+                findings.add(for_no_feed(applied, snapshot));
+            }
             match applied.kind {
                 OverrideKind::Globalization => index.global.entry(&applied.feed).or_default().push(applied.clone()),
                 OverrideKind::Localization => {
@@ -94,6 +97,22 @@ fn is_for(broken: &BrokenOverride, cluster: &Cluster) -> bool {
             .as_ref()
             .is_none_or(|selector| selector.matches(&cluster.labels)),
     }
+}
+
+fn for_no_feed(applied: &Override, snapshot: &Snapshot) -> Diagnostic {
+    let near = snapshot
+        .feeds
+        .keys()
+        .find(|key| key.kind == applied.feed.kind && key.name == applied.feed.name);
+    let hint = near.map_or_else(
+        || "correct the feed, or remove the override".to_owned(),
+        |near| format!("there is {near}"),
+    );
+    let message = format!("no file defines {}, so the override changes nothing", applied.feed);
+    let diagnostic = Diagnostic::warning("override-without-feed", message)
+        .field("/spec/feed")
+        .hint(hint);
+    applied.definition.locate(diagnostic, "/spec/feed")
 }
 
 fn for_no_cluster(applied: &Override, fleet: &Fleet) -> Diagnostic {

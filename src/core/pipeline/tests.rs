@@ -320,6 +320,15 @@ fn an_override_in_a_broken_file_holds_what_it_applied_to() {
 }
 
 #[test]
+fn an_override_of_nothing_is_a_warning() {
+    let mut world = web();
+    let wrong = localization("l", "ApplyNow", 1, "MergePatch", "a: b").replace("namespace: shop", "namespace: shpo");
+    world.write("l.yaml", &wrong).run();
+    assert_eq!(world.codes(), [("override-without-feed", "l.yaml", 7)]);
+    assert_eq!(world.diagnostics[0].hint, "there is ConfigMap shop/web");
+}
+
+#[test]
 fn a_missing_path_skips_the_entry_with_a_warning() {
     let mut world = web();
     world
