@@ -12,6 +12,7 @@ mod bad_source;
 mod generated_patches;
 mod harness;
 mod port;
+mod render_fixtures;
 mod sandbox_conformance;
 mod server_side_apply;
 mod support;
