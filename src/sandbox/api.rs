@@ -1,18 +1,23 @@
 //! The sandbox as the backend of a front: its catalog with custom resources, its objects, and the writes. Owns the only lock order:
 //! a write holds the store, and changes the catalog while it does.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::{Timestamp, Unit};
 use serde_json::{Map, Value, json};
 
+use super::fields::KindSchema;
 use super::metadata::{Birth, text};
 use super::writing::Writer;
 use super::{builtin, custom, fields, protobuf, reviews, scale};
 use crate::kubeapi::{
-    Action, ApiError, Backend, Catalog, HealthCheck, Outcome, ServerVersion, Store, Target, Transaction, WriteOptions, Written,
+    Action, ApiError, Backend, Catalog, HealthCheck, Outcome, Resource, ServerVersion, Store, Target, Transaction, WriteOptions,
+    Written,
 };
+
+type SchemaKey = (String, String, String);
 
 /// How many changes each collection remembers for watches.
 const HISTORY: usize = 512;
@@ -22,6 +27,8 @@ const HISTORY: usize = 512;
 pub struct Api {
     store: Arc<Store>,
     catalog: ArcSwap<Catalog>,
+    /// What the patch engine knows of each custom resource, by group, version and plural.
+    schemas: ArcSwap<HashMap<SchemaKey, KindSchema>>,
     version: ServerVersion,
 }
 
@@ -30,6 +37,7 @@ impl Api {
         Api {
             store: Arc::new(Store::new(first_revision, HISTORY)),
             catalog: ArcSwap::from_pointee(builtin::catalog().clone()),
+            schemas: ArcSwap::default(),
             version,
         }
     }
@@ -38,7 +46,22 @@ impl Api {
     pub(super) fn refresh_catalog(&self, transaction: &Transaction<'_>) {
         let definitions = transaction.list(&builtin::id_of("apiextensions.k8s.io", "customresourcedefinitions"), None);
         let added = custom::resources(definitions.iter().map(Arc::as_ref));
+        let schemas = added.iter().filter_map(|resource| {
+            let mut definitions = definitions
+                .iter()
+                .filter(|definition| text(definition, "/metadata/name") == resource.qualified());
+            let schema = custom::schema_of(definitions.next()?, &resource.version)?;
+            let has_status = resource.subresource("status").is_some();
+            Some((key_of(resource), KindSchema::custom(&resource.kind, schema, has_status)))
+        });
+        self.schemas.store(Arc::new(schemas.collect()));
         self.catalog.store(Arc::new(builtin::catalog().with_added(added)));
+    }
+
+    fn schema(&self, resource: &Resource) -> KindSchema {
+        let schemas = self.schemas.load();
+        let custom = schemas.get(&key_of(resource)).cloned();
+        custom.unwrap_or_else(|| KindSchema::of(&resource.api_version(), &resource.kind))
     }
 
     fn run(&self, writer: &mut Writer<'_, '_>, action: Action) -> Result<Outcome, ApiError> {
@@ -64,6 +87,10 @@ impl Api {
         map.insert("x-kubernetes-group-version-kind".to_owned(), gvk);
         Some(schema)
     }
+}
+
+fn key_of(resource: &Resource) -> SchemaKey {
+    (resource.group.clone(), resource.version.clone(), resource.plural.clone())
 }
 
 /// The present in RFC 3339, in whole seconds as Kubernetes writes it.
@@ -129,18 +156,23 @@ impl Backend for Api {
                 transaction,
                 target: *target,
                 options,
+                schema: self.schema(target.resource),
                 birth: Birth {
                     uid: &uid,
                     now: &now,
                     suffix: &suffix,
                 },
+                warnings: Vec::new(),
             };
             let outcome = self.run(&mut writer, action)?;
             // Objects of a definition under deletion take it with them when they go, so any deletion may change the catalog.
             if target.resource.plural == "customresourcedefinitions" || matches!(outcome, Outcome::Deleted(_)) {
                 self.refresh_catalog(writer.transaction);
             }
-            Ok(Written::from(outcome))
+            Ok(Written {
+                outcome,
+                warnings: writer.warnings,
+            })
         })
     }
 
