@@ -10,9 +10,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -104,11 +105,13 @@ pub(super) struct Deliverer {
     /// The head of the last report on this tunnel.
     reported_head: Option<Report>,
     standing: watch::Sender<Option<Standing>>,
+    /// Wakes whoever observes the API server: it did not answer.
+    look_now: Arc<Notify>,
 }
 
 impl Deliverer {
     /// A deliverer that has read nothing yet, and where its standing can be seen.
-    pub(super) fn new(cluster: Cluster) -> (Self, watch::Receiver<Option<Standing>>) {
+    pub(super) fn new(cluster: Cluster, look_now: Arc<Notify>) -> (Self, watch::Receiver<Option<Standing>>) {
         let (standing, seen) = watch::channel(None);
         let deliverer = Deliverer {
             cluster,
@@ -125,6 +128,7 @@ impl Deliverer {
             reported: BTreeMap::new(),
             reported_head: None,
             standing,
+            look_now,
         };
         (deliverer, seen)
     }
@@ -398,6 +402,9 @@ impl Deliverer {
     fn postpone(&mut self, error: &RunError) {
         let message = bounded(&error.to_string());
         tracing::warn!(%message, "nothing can be applied now; trying again");
+        if error.is_unreachable() {
+            self.look_now.notify_one();
+        }
         self.postpone_for(if error.is_unreachable() { WHILE_DOWN } else { AFTER_FAILURE });
     }
 

@@ -19,9 +19,10 @@ mod proxy;
 mod register;
 mod session;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -125,12 +126,13 @@ impl Background {
     fn start(cluster: &Cluster, stop: &CancellationToken) -> Self {
         let stop = stop.child_token();
         let mut tasks = JoinSet::new();
-        let (deliverer, standing) = Deliverer::new(cluster.clone());
+        let look_now = Arc::new(Notify::new());
+        let (deliverer, standing) = Deliverer::new(cluster.clone(), Arc::clone(&look_now));
         let (deliveries, received) = mpsc::channel(DELIVERIES);
         tasks.spawn(deliverer.run(received, stop.clone()));
         let (publish, status) = watch::channel(None);
         let (period, heartbeat) = watch::channel(DEFAULT_HEARTBEAT);
-        tasks.spawn(observe::observe(cluster.clone(), publish, heartbeat, stop.clone()));
+        tasks.spawn(observe::observe(cluster.clone(), publish, heartbeat, look_now, stop.clone()));
         let ends = Ends {
             deliveries,
             standing,

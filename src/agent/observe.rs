@@ -1,8 +1,9 @@
 //! Keeps the cluster's status up to date for heartbeats. One task per agent, because an API server that hangs must not hold up anything else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, StatusCollector};
@@ -16,6 +17,7 @@ pub(super) async fn observe(
     cluster: Cluster,
     status: watch::Sender<Option<ClusterStatus>>,
     mut period: watch::Receiver<Duration>,
+    look_now: Arc<Notify>,
     stop: CancellationToken,
 ) {
     let mut collector = StatusCollector::new(cluster, *period.borrow());
@@ -30,6 +32,8 @@ pub(super) async fn observe(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(if well { pause } else { pause.min(WHILE_UNWELL) }) => {}
+            // Somebody else found the API server silent: that is news only while it was taken for well.
+            () = look_now.notified(), if well => {}
             changed = period.changed() => {
                 if changed.is_err() {
                     return;
