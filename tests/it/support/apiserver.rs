@@ -52,11 +52,12 @@ impl AuditEvent {
 #[derive(Debug)]
 pub(crate) struct ApiServer {
     name: String,
-    directory: TempDir,
     port: u16,
     authority: Authority,
     admin: Identity,
+    /// Before the directory, so that its log is still there when it is dropped.
     process: Mutex<Option<Process>>,
+    directory: TempDir,
 }
 
 impl ApiServer {
@@ -90,7 +91,12 @@ impl ApiServer {
 
     /// Starts it on the same port with the same data, and waits until it is ready.
     pub(crate) fn start_again(&self) {
-        let process = Process::start(&self.name, self.command(), &self.path("apiserver.log"));
+        let process = Process::start(
+            &format!("API server {}", self.name),
+            self.command(),
+            &self.path("apiserver.log"),
+        )
+        .quietly();
         *self.process() = Some(process);
         wait_until(&format!("API server {} is ready", self.name), || self.ready());
     }
@@ -388,7 +394,7 @@ impl ControllerManager {
             "--kube-api-burst=1000",
         ]);
         ControllerManager {
-            _process: Process::start("kube-controller-manager", command, &server.path("controllers.log")),
+            _process: Process::start("kube-controller-manager", command, &server.path("controllers.log")).quietly(),
         }
     }
 }

@@ -115,6 +115,13 @@ impl Client {
         head + "\r\n"
     }
 
+    /// Sends a GET and returns the connection on which the answer comes: for watches.
+    pub(crate) fn open(&self, path: &str) -> Result<Stream, std::io::Error> {
+        let mut stream = self.connect()?;
+        stream.write_all(self.head("GET", path, Body::default()).as_bytes())?;
+        Ok(stream)
+    }
+
     /// Asks for an upgraded connection; returns the head of the answer, and the connection behind it.
     pub(crate) fn upgrade(&self, path: &str, protocol: &str) -> Result<(String, Stream), std::io::Error> {
         let mut stream = self.connect()?;

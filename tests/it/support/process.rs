@@ -72,6 +72,7 @@ pub(crate) fn branchline(home: &Path) -> Command {
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
+    lines_on_failure: usize,
     log: PathBuf,
     child: Child,
 }
@@ -83,9 +84,17 @@ impl Process {
         let child = start_with_log(command, log).unwrap_or_else(|error| panic!("{what} cannot be started: {error}"));
         Process {
             name: name.to_owned(),
+            lines_on_failure: 60,
             log: log.to_owned(),
             child,
         }
+    }
+
+    /// Only a few lines are printed if a test fails: for servers that are not under test and print much.
+    #[must_use]
+    pub(crate) fn quietly(mut self) -> Self {
+        self.lines_on_failure = 5;
+        self
     }
 
     /// All that it and its predecessors with the same log have printed so far.
@@ -139,7 +148,7 @@ impl Process {
                 "{name} ended ({ended:?}) before it logged {text:?}:\n{}",
                 self.log()
             );
-            holds(false, format!("its log is\n{}", tail(&self.log())))
+            holds(false, format!("its log is\n{}", tail(&self.log(), 60)))
         });
     }
 }
@@ -148,15 +157,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("---- log of {} ----\n{}", self.name, tail(&self.log()));
+            eprintln!("---- log of {} ----\n{}", self.name, tail(&self.log(), self.lines_on_failure));
         }
     }
 }
 
-/// The last 60 lines.
-fn tail(log: &str) -> String {
+/// The last lines.
+fn tail(log: &str, count: usize) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 fn start_with_log(command: Command, log: &Path) -> io::Result<Child> {

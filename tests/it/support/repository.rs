@@ -122,6 +122,17 @@ impl GitRepo {
         self.git(&self.bare(), arguments)
     }
 
+    /// Adds a commit that changes nothing to a branch of the bare repository, as a person would, and returns its id.
+    pub(crate) fn commit_by_hand(&self, reference: &str) -> String {
+        let parent = self.reference(reference).expect("the branch exists");
+        let tree = self.in_bare(&["rev-parse", &format!("{reference}^{{tree}}")]).ok();
+        let commit = self
+            .in_bare(&["commit-tree", tree.trim(), "-p", &parent, "-m", "by hand"])
+            .ok();
+        self.in_bare(&["update-ref", reference, commit.trim()]).ok();
+        commit.trim().to_owned()
+    }
+
     /// What a ref of the bare repository points to, `None` if it does not exist.
     pub(crate) fn reference(&self, name: &str) -> Option<String> {
         let output = self.in_bare(&["rev-parse", "--verify", "--quiet", name]);

@@ -12,6 +12,11 @@ pub(crate) fn config_map_feed(name: &str) -> Value {
     feed("v1", "ConfigMap", name)
 }
 
+/// The feed of a cluster-scoped object.
+pub(crate) fn cluster_feed(api_version: &str, kind: &str, name: &str) -> Value {
+    json!({ "apiVersion": api_version, "kind": kind, "name": name })
+}
+
 /// A Subscription in namespace `shop` of these feeds for the clusters with these labels; no labels means all clusters.
 pub(crate) fn subscription(name: &str, labels: &[(&str, &str)], feeds: &[Value]) -> String {
     let labels: serde_json::Map<String, Value> = labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
@@ -30,6 +35,11 @@ pub(crate) fn subscription(name: &str, labels: &[(&str, &str)], feeds: &[Value])
 /// A ConfigMap in namespace `shop` with one entry, `greeting`.
 pub(crate) fn config_map(name: &str, greeting: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  namespace: shop\n  name: {name}\ndata:\n  greeting: {greeting}\n")
+}
+
+/// A Namespace.
+pub(crate) fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
 }
 
 /// A Localization in this dedicated namespace with one patch of a ConfigMap in namespace `shop`.
@@ -53,4 +63,14 @@ pub(crate) fn managed_cluster(name: &str, id: &str) -> String {
 /// JSON is YAML; the document separator lets several stand in one file.
 pub(crate) fn document(value: &Value) -> String {
     format!("---\n{value:#}\n")
+}
+
+/// The Namespace `shop` for all clusters: what every other Subscription of the tests needs.
+pub(crate) fn base() -> String {
+    subscription("base", &[], &[cluster_feed("v1", "Namespace", "shop")]) + "---\n" + &namespace("shop")
+}
+
+/// A Subscription `name` for the clusters with these labels, and the ConfigMap of the same name that it feeds.
+pub(crate) fn greeting(name: &str, labels: &[(&str, &str)], greeting: &str) -> String {
+    subscription(name, labels, &[config_map_feed(name)]) + "---\n" + &config_map(name, greeting)
 }

@@ -1,0 +1,200 @@
+//! The main job, end to end: `git push` → rendered → tunnel → applied in real clusters, followed through updates and removals.
+
+use serde_json::{Value, json};
+
+use crate::support::fleet::Fleet;
+use crate::support::samples::{
+    base, cluster_feed, config_map, config_map_feed, document, feed, greeting, localization, namespace, subscription,
+};
+use crate::support::{holds, wait_until};
+
+#[test]
+fn a_push_is_applied_updated_and_pruned_where_it_belongs() {
+    let fleet = Fleet::start(&["a", "b"]);
+    fleet.repo.push(
+        "first",
+        &[
+            ("base.yaml", &base()),
+            ("everywhere.yaml", &greeting("everywhere", &[], "hello")),
+            ("only-b.yaml", &greeting("only-b", &[("name", "b")], "hello")),
+            (
+                "local.yaml",
+                &localization("clusternet-b", "other", "everywhere", "MergePatch", "data: {greeting: moin}"),
+            ),
+        ],
+    );
+    fleet.wait_greeting(0, "everywhere", Some("hello"));
+    fleet.wait_greeting(1, "everywhere", Some("moin"));
+    fleet.wait_greeting(1, "only-b", Some("hello"));
+    assert_eq!(fleet.config_maps(0), ["everywhere"]);
+
+    fleet
+        .repo
+        .push("update", &[("only-b.yaml", &greeting("only-b", &[("name", "b")], "changed"))]);
+    fleet.wait_greeting(1, "only-b", Some("changed"));
+
+    fleet.repo.push_removal("Subscription gone", &["only-b.yaml"]);
+    fleet.wait_greeting(1, "only-b", None);
+    let no_feeds = subscription("everywhere", &[], &[]);
+    fleet.repo.push(
+        "feed gone",
+        &[("everywhere.yaml", &(no_feeds + "---\n" + &config_map("everywhere", "hello")))],
+    );
+    fleet.wait_greeting(0, "everywhere", None);
+    fleet.wait_greeting(1, "everywhere", None);
+
+    assert!(fleet.servers[0].get("/api/v1/namespaces/shop").is_some());
+    assert!(fleet.repo.show("branchline/state", "README.md").len() > 20);
+}
+
+#[test]
+fn a_custom_resource_arrives_in_the_push_that_brings_its_definition() {
+    let fleet = Fleet::start(&["a"]);
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "widgets.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": { "plural": "widgets", "singular": "widget", "kind": "Widget" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object", "properties": { "spec": { "type": "object", "properties": { "size": { "type": "integer" } } } } } } }],
+        },
+    });
+    let widget = json!({ "apiVersion": "example.com/v1", "kind": "Widget", "metadata": { "namespace": "shop", "name": "one" }, "spec": { "size": 3 } });
+    // The resource stands before its definition and before its namespace, in the feeds and in the files.
+    let feeds = [
+        feed("example.com/v1", "Widget", "one"),
+        cluster_feed("apiextensions.k8s.io/v1", "CustomResourceDefinition", "widgets.example.com"),
+        cluster_feed("v1", "Namespace", "shop"),
+    ];
+    fleet.repo.push(
+        "widgets",
+        &[
+            ("a.yaml", &(subscription("widgets", &[], &feeds) + &document(&widget))),
+            ("b.yaml", &(document(&definition) + "---\n" + &namespace("shop"))),
+        ],
+    );
+    let widget = wait_until("the Widget is there", || {
+        fleet.servers[0]
+            .get("/apis/example.com/v1/namespaces/shop/widgets/one")
+            .ok_or_else(|| fleet.agents[0].log())
+    });
+    assert_eq!(widget["spec"]["size"], 3);
+}
+
+#[test]
+fn a_broken_file_keeps_the_last_good_state_and_stops_nothing_else() {
+    let fleet = Fleet::start(&["a"]);
+    fleet.repo.push(
+        "good",
+        &[
+            ("base.yaml", &base()),
+            ("one.yaml", &greeting("one", &[], "good")),
+            ("two.yaml", &greeting("two", &[], "good")),
+        ],
+    );
+    fleet.wait_greeting(0, "one", Some("good"));
+    fleet.wait_greeting(0, "two", Some("good"));
+
+    fleet.repo.push(
+        "bad",
+        &[("one.yaml", "kind: [\n"), ("two.yaml", &greeting("two", &[], "better"))],
+    );
+    fleet.wait_greeting(0, "two", Some("better"));
+    assert_eq!(fleet.greeting(0, "one").as_deref(), Some("good"));
+    wait_until("the hub names file and line", || {
+        holds(fleet.hub.log().contains("one.yaml:"), fleet.hub.log())
+    });
+
+    fleet.repo.push("mended", &[("one.yaml", &greeting("one", &[], "mended"))]);
+    fleet.wait_greeting(0, "one", Some("mended"));
+}
+
+#[test]
+fn an_object_that_the_api_server_rejects_is_reported_and_the_others_are_applied() {
+    let fleet = Fleet::start(&["a"]);
+    let bad = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "namespace": "shop", "name": "bad" },
+        "spec": { "ports": [{ "port": 700_000 }] },
+    });
+    let feeds = [feed("v1", "Service", "bad"), config_map_feed("beside")];
+    let mixed = subscription("mixed", &[], &feeds) + "---\n" + &config_map("beside", "here") + &document(&bad);
+    let other = greeting("other", &[], "here");
+    fleet.repo.push(
+        "mixed",
+        &[("base.yaml", &base()), ("mixed.yaml", &mixed), ("other.yaml", &other)],
+    );
+    fleet.wait_greeting(0, "beside", Some("here"));
+    fleet.wait_greeting(0, "other", Some("here"));
+
+    let descriptions = "/apis/apps.clusternet.io/v1alpha1/namespaces/clusternet-a/descriptions";
+    let failed = wait_until("the Description says what was rejected", || {
+        let list = fleet.hub.get(descriptions).unwrap_or_default();
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let failed = items.into_iter().find(|item| item["status"]["phase"] == "Failure");
+        failed.ok_or_else(|| format!("{list:#}\n{}", fleet.agents[0].log()))
+    });
+    let text = failed["status"].to_string();
+    assert!(text.contains("bad") && text.contains("700000"), "{text}");
+
+    let mended = subscription("mixed", &[], &[config_map_feed("beside")]) + "---\n" + &config_map("beside", "mended");
+    fleet.repo.push("mended", &[("mixed.yaml", &mended)]);
+    fleet.wait_greeting(0, "beside", Some("mended"));
+    wait_until("no Description has failed", || {
+        let list: Value = fleet.hub.get(descriptions).unwrap_or_default();
+        holds(!list.to_string().contains("\"Failure\""), format!("{list:#}"))
+    });
+}
+
+#[test]
+fn a_restart_of_hub_or_agent_does_nothing_when_all_is_in_sync() {
+    let mut fleet = Fleet::start(&["a", "b"]);
+    let one = greeting("one", &[], "hello");
+    fleet.repo.push("one", &[("base.yaml", &base()), ("one.yaml", &one)]);
+    fleet.wait_greeting(0, "one", Some("hello"));
+    fleet.wait_greeting(1, "one", Some("hello"));
+    wait_until("both agents have reported success", || {
+        let phases: Vec<String> = ["a", "b"].iter().flat_map(|name| phases(&fleet, name)).collect();
+        holds(
+            phases.len() == 4 && phases.iter().all(|phase| phase == "Success"),
+            format!("{phases:?}"),
+        )
+    });
+    let state = fleet.state();
+    let before = [fleet.writes(0), fleet.writes(1)];
+    assert!(!before[0].is_empty() && !before[1].is_empty());
+
+    fleet.hub.kill();
+    fleet.hub.start_again();
+    for agent in &mut fleet.agents {
+        agent.kill();
+        agent.launch();
+    }
+    fleet.wait_all_ready();
+    assert_eq!(fleet.state(), state, "a restart wrote a commit");
+
+    // A change for one cluster alone shows that both sides are at work again, and comes after anything that the restart might have set off.
+    let two = greeting("two", &[("name", "b")], "hello");
+    fleet.repo.push("two", &[("two.yaml", &two)]);
+    fleet.wait_greeting(1, "two", Some("hello"));
+    assert_eq!(
+        fleet.writes(0),
+        before[0],
+        "a restart, or a change for another cluster, wrote to cluster a"
+    );
+    let later = fleet.writes(1).split_off(before[1].len());
+    let unexpected: Vec<_> = later
+        .iter()
+        .filter(|event| !event.uri.contains("two") && !event.uri.contains("branchline-inventory"))
+        .collect();
+    assert!(unexpected.is_empty(), "a restart wrote to cluster b: {unexpected:#?}");
+}
+
+/// The phases of a cluster's Descriptions, as the hub tells them.
+fn phases(fleet: &Fleet, cluster: &str) -> Vec<String> {
+    let path = format!("/apis/apps.clusternet.io/v1alpha1/namespaces/clusternet-{cluster}/descriptions");
+    let list = fleet.hub.get(&path).unwrap_or_default();
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    items
+        .iter()
+        .map(|item| item["status"]["phase"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
