@@ -203,7 +203,13 @@ fn end(child: &mut Child) {
 
 fn last_lines(errors: &str, output: &str) -> String {
     let text = if errors.trim().is_empty() { output } else { errors };
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    // What git adds to every failure of a connection would hide the line that says why.
+    let empty_words = [
+        "",
+        "Please make sure you have the correct access rights",
+        "and the repository exists.",
+    ];
+    let lines: Vec<&str> = text.lines().filter(|line| !empty_words.contains(&line.trim())).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
 }
 

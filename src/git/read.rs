@@ -149,6 +149,12 @@ fn size_of(odb: &Odb<'_>, id: ObjectId) -> Result<u64, RepoError> {
 }
 
 impl Repo {
+    /// How many commits the first has that the second lacks, and the other way round.
+    pub fn ahead_behind(&self, first: ObjectId, second: ObjectId) -> Result<(usize, usize), RepoError> {
+        let counted = self.handle()?.graph_ahead_behind(oid(first), oid(second));
+        counted.map_err(RepoError::git(format!("compare {first} with {second}")))
+    }
+
     /// The commits of a branch that a hub wrote, newest first, at most `limit`.
     pub fn log(&self, head: ObjectId, limit: usize) -> Result<Vec<(ObjectId, String)>, RepoError> {
         let repository = self.handle()?;

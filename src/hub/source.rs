@@ -34,6 +34,8 @@ pub struct StateRepository {
     pub reference: String,
     /// The remote that is pushed to, if any.
     pub remote: Option<Remote>,
+    /// Commits that the remote lacked when it was opened.
+    pub unpushed: usize,
 }
 
 /// A repository elsewhere.
@@ -60,6 +62,31 @@ pub enum SourceError {
     /// The local copy cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Somebody else wrote to a remote ref.
+    #[error("{reference} of {url} is at {found}, and this hub has not put it there")]
+    Foreign {
+        /// The remote.
+        url: String,
+        /// The ref there.
+        reference: String,
+        /// What it points to.
+        found: String,
+    },
+    /// The remote state branch and the one here have both gone on from where they were the same.
+    #[error(
+        "foreign commit: {reference} of {url} is at {found}, which this hub did not write, and {unpushed} commits here are not in it. Stop the \
+         other writer, then restart this hub with an empty data directory to go on from what is there"
+    )]
+    Parted {
+        /// The remote.
+        url: String,
+        /// The ref there.
+        reference: String,
+        /// What it points to.
+        found: ObjectId,
+        /// Commits of this hub that are not there.
+        unpushed: usize,
+    },
 }
 
 fn address(url: &RepositoryUrl) -> String {
@@ -97,12 +124,27 @@ impl Remote {
 
     /// Pushes a local ref with a lease on what the remote was last seen to have.
     pub fn push(&self, repo: &Repo, local: &str) -> Result<(), SourceError> {
-        let seen = self.seen(repo)?;
-        self.git.push(&address(&self.url), local, &self.reference, seen)?;
-        if let Some(head) = repo.resolve(local)? {
+        let (seen, head) = (self.seen(repo)?, repo.resolve(local)?);
+        if let Err(error) = self.git.push(&address(&self.url), local, &self.reference, seen) {
+            self.judge_failure(error, seen, head)?;
+        }
+        if let Some(head) = head {
             repo.move_ref(&self.tracking, seen, head)?;
         }
         Ok(())
+    }
+
+    /// A push that failed. What the remote has now, not what git printed, tells a lost line from a lost race and from a lost answer.
+    fn judge_failure(&self, error: GitError, seen: Option<ObjectId>, head: Option<ObjectId>) -> Result<(), SourceError> {
+        match self.git.remote_ref(&address(&self.url), &self.reference) {
+            Ok(there) if there == head => Ok(()),
+            Ok(there) if there != seen => Err(SourceError::Foreign {
+                url: address(&self.url),
+                reference: self.reference.clone(),
+                found: there.map_or_else(|| "nothing".to_owned(), |id| id.to_string()),
+            }),
+            Ok(_) | Err(_) => Err(error.into()),
+        }
     }
 }
 
@@ -154,19 +196,57 @@ pub fn open_state(
         Some(url) => (Repo::init_bare(&data.join("state.git"))?, Some(url.clone())),
     };
     let remote = url.map(|url| Remote::new(&url, &repo, &reference, &tracking)).transpose()?;
-    let state = StateRepository { repo, reference, remote };
-    adopt_remote_state(&state)?;
+    let mut state = StateRepository {
+        repo,
+        reference,
+        remote,
+        unpushed: 0,
+    };
+    state.unpushed = meet_remote_state(&state)?;
     Ok(state)
 }
 
-/// A new copy begins where the remote state branch is: recovery is a clone.
-fn adopt_remote_state(state: &StateRepository) -> Result<(), SourceError> {
-    let Some(remote) = &state.remote else { return Ok(()) };
-    remote.fetch(&state.repo)?;
-    if let (None, Some(seen)) = (state.repo.resolve(&state.reference)?, remote.seen(&state.repo)?) {
-        state.repo.move_ref(&state.reference, None, seen)?;
+/// Brings the state branch here and the remote one together, and says how many commits the remote lacks. A new copy begins where the remote
+/// is: recovery is a clone. A copy that is behind follows, one that is ahead pushes; two histories that have parted are for a person.
+fn meet_remote_state(state: &StateRepository) -> Result<usize, SourceError> {
+    let Some(remote) = &state.remote else { return Ok(0) };
+    let here = state.repo.resolve(&state.reference)?;
+    match (remote.fetch(&state.repo), here) {
+        (Ok(_), _) => {}
+        // Whoever knows nothing and asks nobody would begin a second history.
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(_)) => {
+            warn!(error = %error, "the state branch cannot be fetched now; the one in the data directory counts")
+        }
     }
-    Ok(())
+    let (Some(here), Some(there)) = (here, remote.seen(&state.repo)?) else {
+        return begin_state(state, remote, here);
+    };
+    match state.repo.ahead_behind(here, there)? {
+        (unpushed, 0) => Ok(unpushed),
+        (0, _) => {
+            state.repo.move_ref(&state.reference, Some(here), there)?;
+            Ok(0)
+        }
+        (unpushed, _) => Err(SourceError::Parted {
+            url: address(&remote.url),
+            reference: remote.reference.clone(),
+            found: there,
+            unpushed,
+        }),
+    }
+}
+
+/// One of the two has no state branch yet, or neither.
+fn begin_state(state: &StateRepository, remote: &Remote, here: Option<ObjectId>) -> Result<usize, SourceError> {
+    match (here, remote.seen(&state.repo)?) {
+        (None, Some(there)) => {
+            state.repo.move_ref(&state.reference, None, there)?;
+            Ok(0)
+        }
+        (Some(here), None) => Ok(state.repo.log(here, usize::MAX)?.len()),
+        (None, None) | (Some(_), Some(_)) => Ok(0),
+    }
 }
 
 /// Watches a local repository's refs and asks for a run when one moves. Only a hint: events can be lost, so the ref is polled too.

@@ -141,6 +141,9 @@ impl Writer {
 
     /// Runs until all senders of wakes are gone. Blocks: give it a thread.
     pub fn run(mut self, mut wakes: mpsc::Receiver<Wake>, now: impl Fn() -> jiff::Timestamp) {
+        if self.state_repository.unpushed > 0 {
+            self.unpushed = Some((self.state_repository.unpushed as u64, now().to_string()));
+        }
         self.run_once("start", Vec::new(), &now);
         while let Some(first) = wakes.blocking_recv() {
             let mut batch = vec![first];
@@ -413,17 +416,17 @@ impl Writer {
             Ok(()) => self.unpushed = None,
             Err(error) => {
                 warn!(remote = %remote.url, error = %error, at = %now(), "the state branch cannot be pushed; it is tried again");
-                self.stop_if_rejected(&error);
+                self.stop_if_foreign(&error);
             }
         }
     }
 
     /// A lease that does not hold means that somebody else pushed.
-    fn stop_if_rejected(&mut self, error: &SourceError) {
-        let text = error.to_string();
-        if text.contains("stale info") && self.stopped.is_none() {
+    fn stop_if_foreign(&mut self, error: &SourceError) {
+        if matches!(error, SourceError::Foreign { .. }) && self.stopped.is_none() {
             let problem = format!(
-                "foreign commit on the remote state branch: {text}. Stop the other writer, then restart this hub with an empty data directory to take over"
+                "foreign commit on the remote state branch: {error}; another hub or a person writes there. Stop the other writer, then restart \
+                 this hub with an empty data directory to go on from what is there"
             );
             error!(problem = %problem, "the hub has stopped writing");
             self.stopped = Some(problem);
