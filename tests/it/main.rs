@@ -17,6 +17,7 @@ mod harness;
 mod kubectl;
 mod port;
 mod registration;
+mod remote;
 mod render_fixtures;
 mod sandbox_conformance;
 mod server_side_apply;
