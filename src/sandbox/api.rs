@@ -162,13 +162,17 @@ impl Backend for Api {
                     now: &now,
                     suffix: &suffix,
                 },
+                warnings: Vec::new(),
             };
             let outcome = self.run(&mut writer, action)?;
             // Objects of a definition under deletion take it with them when they go, so any deletion may change the catalog.
             if target.resource.plural == "customresourcedefinitions" || matches!(outcome, Outcome::Deleted(_)) {
                 self.refresh_catalog(writer.transaction);
             }
-            Ok(Written::from(outcome))
+            Ok(Written {
+                outcome,
+                warnings: writer.warnings,
+            })
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::fields::{ApplyError, KindSchema, PatchContext, conflict_message};
+use super::fields::{ApplyError, KindSchema, Mistyped, PatchContext, conflict_message};
 use super::metadata::{self, Birth, text};
 use super::{builtin, custom, deletion, fields, scale};
 use crate::kubeapi::{ApiError, Cause, Details, Outcome, PatchType, Resource, Target, Transaction, WriteOptions};
@@ -17,6 +17,8 @@ pub(super) struct Writer<'a, 'store> {
     /// What the patch engine knows of the kind.
     pub(super) schema: KindSchema,
     pub(super) birth: Birth<'a>,
+    /// Texts for `Warning` headers.
+    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Writer<'a, '_> {
@@ -122,14 +124,36 @@ impl<'a> Writer<'a, '_> {
     }
 
     /// What reading into Go's structs and writing them again does to an object.
-    fn tidy(&self, object: &mut Value) -> Result<(), ApiError> {
+    fn tidy(&mut self, object: &mut Value) -> Result<(), ApiError> {
         metadata::drop_empty(object);
         if builtin::is_built_in(self.resource()) {
             metadata::drop_nulls(object);
         }
+        self.decode(object)?;
         match self.is("", "secrets") {
             true => fold_string_data(object),
             false => Ok(()),
+        }
+    }
+
+    /// Unknown fields go, with an error, a warning or silently as the client asked; a value of another type is always an error.
+    fn decode(&mut self, object: &mut Value) -> Result<(), ApiError> {
+        let resource = self.resource();
+        let unknown = self
+            .schema
+            .decode(object)
+            .map_err(|mistyped| mistyped_error(resource, self.target.name, &mistyped))?;
+        let named = unknown.iter().map(|field| format!("unknown field \"{field}\""));
+        match self.options.field_validation.as_str() {
+            "Strict" if !unknown.is_empty() => {
+                let problem = format!("strict decoding error: {}", named.collect::<Vec<_>>().join(", "));
+                Err(ApiError::bad_request(undecodable(resource, &problem)))
+            }
+            "Ignore" => Ok(()),
+            _ => {
+                self.warnings.extend(named);
+                Ok(())
+            }
         }
     }
 
@@ -300,6 +324,27 @@ impl<'a> Writer<'a, '_> {
     }
 }
 
+fn undecodable(resource: &Resource, problem: &str) -> String {
+    format!(
+        "{0} in version {1:?} cannot be handled as a {0}: {problem}",
+        resource.kind, resource.version
+    )
+}
+
+fn mistyped_error(resource: &Resource, name: &str, mistyped: &Mistyped) -> ApiError {
+    let Mistyped { field, wanted, found } = mistyped;
+    if builtin::is_built_in(resource) {
+        let problem = format!("json: cannot unmarshal {found} into Go struct field {field} of type {wanted}");
+        return ApiError::bad_request(undecodable(resource, &problem));
+    }
+    let cause = Cause {
+        reason: "FieldValueTypeInvalid",
+        message: format!("Invalid value: {found:?}: {field} in body must be of type {wanted}: {found:?}"),
+        field: field.clone(),
+    };
+    ApiError::invalid(resource, name, vec![cause])
+}
+
 fn copy_field(new: &mut Value, live: &Value, field: &str) {
     let Some(map) = new.as_object_mut() else { return };
     match live.get(field) {
@@ -364,7 +409,7 @@ fn patched(kind: PatchType, live: &Value, patch: &Value, resource: &Resource) ->
 fn apply_error(error: ApplyError, resource: &Resource, name: &str) -> ApiError {
     match error {
         ApplyError::Invalid(message) => ApiError::bad_request(message),
-        ApplyError::NotOfType(message) => ApiError::new(500, "InternalError", message),
+        ApplyError::NotOfType(message) => ApiError::new(500, "", message),
         ApplyError::Conflicts(conflicts) => {
             let causes = fields::conflict_causes(&conflicts);
             let causes = causes.as_array().map_or(&[][..], Vec::as_slice).iter();

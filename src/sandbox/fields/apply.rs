@@ -60,7 +60,9 @@ impl KindSchema {
         validate(&self.schema, self.root, applied).map_err(|problem| {
             let part = |pointer| applied.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let name = format!("{}/{}", part("/metadata/namespace"), part("/metadata/name"));
-            let kind = format!("{}, Kind={}", ctx.api_version, ctx.kind);
+            // The core group shows as an empty name before the slash.
+            let slash = if ctx.api_version.contains('/') { "" } else { "/" };
+            let kind = format!("{slash}{}, Kind={}", ctx.api_version, ctx.kind);
             ApplyError::NotOfType(format!("failed to create typed patch object ({name}; {kind}): {problem}"))
         })
     }

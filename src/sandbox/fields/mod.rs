@@ -8,6 +8,7 @@
 mod apply;
 mod conflict;
 mod custom;
+mod decoding;
 mod json;
 mod kind;
 mod managed;
@@ -26,6 +27,7 @@ mod walk;
 use serde_json::Value;
 
 pub use conflict::{ApplyError, Conflict, conflict_causes, conflict_message};
+pub use decoding::Mistyped;
 pub use json::{json_patch, merge_patch};
 pub use kind::KindSchema;
 pub use managed::Operation;
