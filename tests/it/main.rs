@@ -13,6 +13,7 @@ mod generated_patches;
 mod harness;
 mod port;
 mod render_fixtures;
+mod sandbox_api;
 mod sandbox_conformance;
 mod server_side_apply;
 mod support;
