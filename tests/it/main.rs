@@ -19,6 +19,7 @@ mod port;
 mod registration;
 mod remote;
 mod render_fixtures;
+mod sandbox_api;
 mod sandbox_conformance;
 mod server_side_apply;
 mod source;
