@@ -417,7 +417,7 @@ fn same_but_revision(current: &Stored, new: &mut Value) -> bool {
         return false;
     };
     set_revision(new, revision);
-    new.to_string() == current.text()
+    Stored::of(new) == *current
 }
 
 /// The revision in an object's text. A text elsewhere in the object that looks the same only makes the comparison fail.
