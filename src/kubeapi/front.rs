@@ -257,8 +257,9 @@ impl<B: Backend> Front<B> {
         let selection = list_options(resource, asked)?;
         let listing = self.backend.store().list(&resource.id, asked.path.namespace.as_deref());
         let mut deleted = Vec::new();
-        for object in &listing.items {
-            if !selection.labels.matches(object) || !selection.fields.matches(object) {
+        for stored in &listing.items {
+            let object = stored.value();
+            if !selection.labels.matches(&object) || !selection.fields.matches(&object) {
                 continue;
             }
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
@@ -272,16 +273,12 @@ impl<B: Backend> Front<B> {
             match self.backend.write(&target, action, &options) {
                 Err(error) if error.reason == "NotFound" => {}
                 Err(error) => return Err(error),
-                Ok(_) => deleted.push(object.clone()),
+                Ok(_) => deleted.push(stored),
             }
         }
         let metadata = serde_json::json!({"resourceVersion": listing.revision.to_string()});
-        let items = deleted.iter().map(Arc::as_ref);
-        Ok(response::bytes(
-            200,
-            "application/json",
-            response::list_bytes(resource, &metadata, items),
-        ))
+        let list = response::list_bytes(resource, &metadata, deleted.into_iter());
+        Ok(response::bytes(200, "application/json", list))
     }
 }
 

@@ -30,4 +30,4 @@ pub use query::{DeleteOptions, ListOptions, Query, WriteOptions};
 pub use resource::{Catalog, READ_ONLY, READ_WRITE, Resource, ResourceId, SUBRESOURCE, Subresource, SubresourceKind};
 pub use response::ResponseBody;
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
-pub use store::{Change, ChangeKind, Changes, Expired, Listing, ObjectName, Store, Transaction};
+pub use store::{Change, ChangeKind, Changes, Expired, Listing, ObjectName, Store, Stored, Transaction};

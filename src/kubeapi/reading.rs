@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::query::ListOptions;
 use super::resource::Resource;
 use super::response::{self, ResponseBody};
-use super::store::{Listing, Store};
+use super::store::{Listing, ObjectName, Store, Stored};
 use super::table::{self, RowObject};
 use super::watching::{self, WatchStart, WatchView, in_version};
 
@@ -38,7 +38,7 @@ pub(crate) fn object_response(code: u16, resource: &Resource, object: &Value, sh
                 &table::table(&metadata, Some(resource.columns.definitions()), vec![row]),
             )
         }
-        _ => response::json(code, &in_version(object, resource)),
+        _ => response::json(code, &in_version(object.clone(), resource)),
     }
 }
 
@@ -50,21 +50,20 @@ pub(crate) fn list_response(
     options: &ListOptions,
     shown: Shown,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let listing = store.list(&resource.id, namespace);
-    check_revision(options, listing.revision)?;
-    let page = page(store, resource, listing, options)?;
-    let items = page.items.iter().map(Arc::as_ref);
+    check_revision(options, store.revision())?;
+    let page = page(store, resource, namespace, options)?;
+    let items = page.items.iter();
     Ok(match shown.representation {
         Representation::Table => {
             let now = Timestamp::now();
             let rows = items
-                .map(|item| table::row(&resource.columns, item, shown.include, now))
+                .map(|item| table::row(&resource.columns, &item.value(), shown.include, now))
                 .collect();
             let table = table::table(&page.metadata, Some(resource.columns.definitions()), rows);
             response::json(200, &table)
         }
         Representation::Metadata => {
-            let items: Vec<Value> = items.map(table::partial_metadata).collect();
+            let items: Vec<Value> = items.map(|item| table::partial_metadata(&item.value())).collect();
             response::json(
                 200,
                 &json!({
@@ -100,27 +99,25 @@ struct Position {
 
 struct Page {
     metadata: Value,
-    items: Vec<Arc<Value>>,
+    items: Vec<Stored>,
 }
 
-fn page(store: &Store, resource: &Resource, listing: Listing, options: &ListOptions) -> Result<Page, ApiError> {
+fn page(store: &Store, resource: &Resource, namespace: Option<&str>, options: &ListOptions) -> Result<Page, ApiError> {
     let start = options.continue_token.as_deref().map(read_position).transpose()?;
+    let after = start
+        .as_ref()
+        .map(|start| ObjectName::new(Some(&start.namespace), &start.name));
+    let listing = store.list_after(&resource.id, namespace, after.as_ref());
     let revision = start.as_ref().map_or(listing.revision, |start| start.revision);
     if store.changes_after(&resource.id, revision, 1).is_err() {
         return Err(ApiError::new(410, "Expired", CONTINUE_TOO_OLD));
     }
-    let after_start = |object: &Value| {
-        start
-            .as_ref()
-            .is_none_or(|start| key(object) > (&start.namespace, &start.name))
-    };
-    let mut items: Vec<Arc<Value>> = listing.items;
-    items.retain(|object| after_start(object) && options.labels.matches(object) && options.fields.matches(object));
+    let mut items = selected(listing, options);
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if options.limit > 0 && items.len() > options.limit {
         let remaining = items.len() - options.limit;
         items.truncate(options.limit);
-        metadata["continue"] = json!(items.last().map(|last| write_position(revision, last)));
+        metadata["continue"] = json!(items.last().map(|last| write_position(revision, &last.value())));
         if options.labels.is_empty() && options.fields.is_empty() {
             metadata["remainingItemCount"] = json!(remaining);
         }
@@ -131,15 +128,20 @@ fn page(store: &Store, resource: &Resource, listing: Listing, options: &ListOpti
 const CONTINUE_TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
      without the continue parameter.";
 
-fn key(object: &Value) -> (&str, &str) {
-    (
-        table::text(object, "/metadata/namespace"),
-        table::text(object, "/metadata/name"),
-    )
+/// Objects are only read where there is something to compare.
+fn selected(listing: Listing, options: &ListOptions) -> Vec<Stored> {
+    let mut items = listing.items;
+    if !options.labels.is_empty() || !options.fields.is_empty() {
+        items.retain(|item| {
+            let object = item.value();
+            options.labels.matches(&object) && options.fields.matches(&object)
+        });
+    }
+    items
 }
 
 fn write_position(revision: u64, last: &Value) -> String {
-    let (namespace, name) = key(last);
+    let (namespace, name) = (table::text(last, "/metadata/namespace"), table::text(last, "/metadata/name"));
     URL_SAFE_NO_PAD.encode(json!({"revision": revision, "namespace": namespace, "name": name}).to_string())
 }
 
@@ -190,10 +192,8 @@ fn watch_start(store: &Store, view: &WatchView) -> Result<WatchStart, ApiError> 
             initial: Vec::new(),
         });
     }
-    let mut initial = listing.items;
-    initial.retain(|object| options.labels.matches(object) && options.fields.matches(object));
     Ok(WatchStart {
         position: listing.revision,
-        initial,
+        initial: selected(listing, options),
     })
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::resource::Resource;
+use super::store::Stored;
 
 /// The body of every answer; it never fails by itself.
 pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -68,7 +69,7 @@ pub(crate) fn add_warnings(response: &mut Response<ResponseBody>, warnings: &[St
 }
 
 /// A list of objects in one version of their resource, written straight from the shared objects.
-pub(crate) fn list_bytes<'a>(resource: &Resource, metadata: &Value, items: impl Iterator<Item = &'a Value>) -> Bytes {
+pub(crate) fn list_bytes<'a>(resource: &Resource, metadata: &Value, items: impl Iterator<Item = &'a Stored>) -> Bytes {
     let api_version = Value::String(resource.api_version());
     let kind = format!("{}List", resource.kind);
     let mut out = format!(r#"{{"kind":"{kind}","apiVersion":{api_version},"metadata":{metadata},"items":["#).into_bytes();
@@ -82,12 +83,13 @@ pub(crate) fn list_bytes<'a>(resource: &Resource, metadata: &Value, items: impl 
     out.into()
 }
 
-fn push_item(out: &mut Vec<u8>, item: &Value, api_version: &Value) {
-    if item.get("apiVersion") == Some(api_version) {
-        out.extend_from_slice(item.to_string().as_bytes());
+fn push_item(out: &mut Vec<u8>, item: &Stored, api_version: &Value) {
+    // Kept objects begin with their version, because their keys are sorted.
+    if item.text().starts_with(&format!("{{\"apiVersion\":{api_version},")) {
+        out.extend_from_slice(item.text().as_bytes());
         return;
     }
-    let mut item = item.clone();
+    let mut item = item.value();
     if let Some(map) = item.as_object_mut() {
         map.insert("apiVersion".to_owned(), api_version.clone());
     }

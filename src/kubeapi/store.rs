@@ -30,6 +30,31 @@ impl ObjectName {
     }
 }
 
+/// An object as it is kept: compact JSON text, because as a tree of small maps it takes ten times the memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored(Arc<str>);
+
+impl Stored {
+    fn of(object: &Value) -> Stored {
+        Stored(object.to_string().into())
+    }
+
+    /// The JSON text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The object as a tree.
+    pub fn value(&self) -> Value {
+        // What was written by `of` is JSON; the other arm is never taken.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    fn shared(&self) -> Arc<Value> {
+        Arc::new(self.value())
+    }
+}
+
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
@@ -49,9 +74,9 @@ pub struct Change {
     /// What happened.
     pub kind: ChangeKind,
     /// The object after the change.
-    pub object: Arc<Value>,
+    pub object: Stored,
     /// The object before it, so that a watch with a selector can tell who left the selection.
-    pub previous: Option<Arc<Value>>,
+    pub previous: Option<Stored>,
 }
 
 /// A piece of a collection's history.
@@ -79,7 +104,7 @@ pub struct Listing {
     /// Revision of the view.
     pub revision: u64,
     /// Objects ordered by namespace and name.
-    pub items: Vec<Arc<Value>>,
+    pub items: Vec<Stored>,
 }
 
 /// The store; share it in an `Arc`.
@@ -100,7 +125,7 @@ struct State {
 
 #[derive(Debug)]
 struct Collection {
-    objects: BTreeMap<ObjectName, Arc<Value>>,
+    objects: BTreeMap<ObjectName, Stored>,
     changes: VecDeque<Change>,
     /// The history is complete for positions from here on.
     complete_from: u64,
@@ -128,10 +153,19 @@ impl Collection {
         self.changed.send_replace(revision);
     }
 
-    fn in_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Arc<Value>> {
-        let start = match namespace {
-            Some(namespace) => Bound::Included(ObjectName::new(Some(namespace), "")),
-            None => Bound::Unbounded,
+    fn in_namespace<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Stored> {
+        self.in_namespace_after(namespace, None)
+    }
+
+    fn in_namespace_after<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        after: Option<&ObjectName>,
+    ) -> impl Iterator<Item = &'a Stored> {
+        let start = match (after, namespace) {
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Some(namespace)) => Bound::Included(ObjectName::new(Some(namespace), "")),
+            (None, None) => Bound::Unbounded,
         };
         self.objects
             .range((start, Bound::Unbounded))
@@ -174,22 +208,35 @@ impl Store {
     /// One object.
     pub fn get(&self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let state = self.lock();
-        let collection = state.collections.get(resource)?;
-        collection.objects.get(&ObjectName::new(namespace, name)).cloned()
+        let stored = state
+            .collections
+            .get(resource)?
+            .objects
+            .get(&ObjectName::new(namespace, name))
+            .cloned();
+        drop(state);
+        Some(stored?.shared())
     }
 
     /// The objects of a collection, of one namespace or of all.
     pub fn list(&self, resource: &ResourceId, namespace: Option<&str>) -> Listing {
+        self.list_after(resource, namespace, None)
+    }
+
+    /// The objects after a position.
+    pub fn list_after(&self, resource: &ResourceId, namespace: Option<&str>, after: Option<&ObjectName>) -> Listing {
         let state = self.lock();
         let items = state.collections.get(resource);
         Listing {
             revision: state.revision,
-            items: items.map_or_else(Vec::new, |items| items.in_namespace(namespace).cloned().collect()),
+            items: items.map_or_else(Vec::new, |items| {
+                items.in_namespace_after(namespace, after).cloned().collect()
+            }),
         }
     }
 
     /// Every object of every collection with the revision, for a snapshot.
-    pub fn everything(&self) -> (u64, Vec<(ResourceId, Arc<Value>)>) {
+    pub fn everything(&self) -> (u64, Vec<(ResourceId, Stored)>) {
         let state = self.lock();
         let collections = state.collections.iter();
         let objects =
@@ -226,11 +273,13 @@ impl Store {
     /// Creates or replaces an object that somebody else owns; the same content again changes nothing. The store sets
     /// `metadata.resourceVersion`; what the object says there is ignored. True when something changed.
     pub fn upsert(&self, resource: &ResourceId, object: Object) -> bool {
+        let name = ObjectName::new(object.namespace(), object.name());
+        let mut object = object.into_value();
         self.write(|transaction| {
-            let current = transaction.get(resource, object.namespace(), object.name());
-            let unchanged = current.is_some_and(|current| same_but_revision(&current, object.as_value()));
+            let current = transaction.state.collection(resource).objects.get(&name).cloned();
+            let unchanged = current.is_some_and(|current| same_but_revision(&current, &mut object));
             if !unchanged {
-                transaction.put(resource, object.into_value());
+                transaction.put(resource, object);
             }
             !unchanged
         })
@@ -278,13 +327,15 @@ impl Transaction<'_> {
     /// One object.
     pub fn get(&self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let collection = self.state.collections.get(resource)?;
-        collection.objects.get(&ObjectName::new(namespace, name)).cloned()
+        collection.objects.get(&ObjectName::new(namespace, name)).map(Stored::shared)
     }
 
     /// The objects of a collection, of one namespace or of all.
     pub fn list(&self, resource: &ResourceId, namespace: Option<&str>) -> Vec<Arc<Value>> {
         let collection = self.state.collections.get(resource);
-        collection.map_or_else(Vec::new, |collection| collection.in_namespace(namespace).cloned().collect())
+        collection.map_or_else(Vec::new, |collection| {
+            collection.in_namespace(namespace).map(Stored::shared).collect()
+        })
     }
 
     /// The collections that hold an object in the namespace.
@@ -300,10 +351,10 @@ impl Transaction<'_> {
     pub fn put(&mut self, resource: &ResourceId, mut object: Value) -> Arc<Value> {
         let revision = self.next_revision(&mut object);
         let name = name_of(&object);
-        let object = Arc::new(object);
+        let stored = Stored::of(&object);
         let history = self.state.history;
         let collection = self.state.collection(resource);
-        let previous = collection.objects.insert(name, object.clone());
+        let previous = collection.objects.insert(name, stored.clone());
         let change = Change {
             revision,
             kind: if previous.is_some() {
@@ -311,42 +362,39 @@ impl Transaction<'_> {
             } else {
                 ChangeKind::Added
             },
-            object: object.clone(),
+            object: stored,
             previous,
         };
         collection.record(change, history);
-        object
+        Arc::new(object)
     }
 
     /// Takes over an object of an earlier run with the revision that it has; watches do not see it.
     pub fn load(&mut self, resource: &ResourceId, object: Value) {
         let name = name_of(&object);
-        self.state.collection(resource).objects.insert(name, Arc::new(object));
+        self.state.collection(resource).objects.insert(name, Stored::of(&object));
     }
 
     /// Removes the object; its last state is returned under the revision of the removal.
     pub fn remove(&mut self, resource: &ResourceId, namespace: Option<&str>, name: &str) -> Option<Arc<Value>> {
         let name = ObjectName::new(namespace, name);
         let previous = self.state.collections.get_mut(resource)?.objects.remove(&name)?;
-        let mut last = Value::clone(&previous);
+        let mut last = previous.value();
         let revision = self.next_revision(&mut last);
-        let object = Arc::new(last);
         let history = self.state.history;
         let change = Change {
             revision,
             kind: ChangeKind::Deleted,
-            object: object.clone(),
+            object: Stored::of(&last),
             previous: Some(previous),
         };
         self.state.collection(resource).record(change, history);
-        Some(object)
+        Some(Arc::new(last))
     }
 
     fn next_revision(&mut self, object: &mut Value) -> u64 {
         self.state.revision += 1;
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.insert("resourceVersion".to_owned(), Value::String(self.state.revision.to_string()));
-        }
+        set_revision(object, &self.state.revision.to_string());
         self.state.revision
     }
 }
@@ -356,23 +404,27 @@ fn name_of(object: &Value) -> ObjectName {
     ObjectName::new(text("/metadata/namespace"), text("/metadata/name").unwrap_or_default())
 }
 
-fn same_but_revision(current: &Value, new: &Value) -> bool {
-    let (Some(current), Some(new)) = (current.as_object(), new.as_object()) else {
+fn set_revision(object: &mut Value, revision: &str) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("resourceVersion".to_owned(), Value::String(revision.to_owned()));
+    }
+}
+
+/// Whether the new object has the same text once it is given the revision of the current one.
+fn same_but_revision(current: &Stored, new: &mut Value) -> bool {
+    // Kept objects are written with sorted keys, so the metadata's revision is found without reading the rest.
+    let Some(revision) = revision_in(current.text()) else {
         return false;
     };
-    let without = |map: &serde_json::Map<String, Value>| map.keys().filter(|key| *key != "metadata").count();
-    let metadata = |map: &serde_json::Map<String, Value>| {
-        let mut metadata = map.get("metadata").cloned().unwrap_or_default();
-        if let Some(metadata) = metadata.as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
-        metadata
-    };
-    without(current) == without(new)
-        && current
-            .iter()
-            .all(|(key, value)| key == "metadata" || new.get(key) == Some(value))
-        && metadata(current) == metadata(new)
+    set_revision(new, revision);
+    Stored::of(new) == *current
+}
+
+/// The revision in an object's text. A text elsewhere in the object that looks the same only makes the comparison fail.
+fn revision_in(text: &str) -> Option<&str> {
+    let metadata = &text[text.find(r#""metadata":{"#)?..];
+    let after = metadata.split_once(r#""resourceVersion":""#)?.1;
+    after.split_once('"').map(|(revision, _)| revision)
 }
 
 #[cfg(test)]
@@ -440,7 +492,7 @@ mod tests {
             let items = store.list(&pods(), namespace).items;
             items
                 .iter()
-                .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+                .map(|item| item.value()["metadata"]["name"].as_str().unwrap().to_owned())
                 .collect()
         };
         assert_eq!(names(None), ["y", "z", "w", "x"]);

@@ -15,7 +15,7 @@ use super::accept::Representation;
 use super::error::ApiError;
 use super::query::ListOptions;
 use super::resource::Resource;
-use super::store::{Change, ChangeKind, Store};
+use super::store::{Change, ChangeKind, Store, Stored};
 use super::table::{self, RowObject};
 
 /// How many changes are read from the history at once.
@@ -40,7 +40,7 @@ pub(crate) struct WatchStart {
     /// The revision after which changes are shown.
     pub(crate) position: u64,
     /// Objects that are shown first, as additions.
-    pub(crate) initial: Vec<Arc<Value>>,
+    pub(crate) initial: Vec<Stored>,
 }
 
 struct Watching {
@@ -49,7 +49,7 @@ struct Watching {
     changed: watch::Receiver<u64>,
     shutdown: CancellationToken,
     position: u64,
-    initial: Option<Vec<Arc<Value>>>,
+    initial: Option<Vec<Stored>>,
     columns_sent: bool,
     deadline: Instant,
     next_bookmark: Instant,
@@ -110,10 +110,10 @@ impl Watching {
         None
     }
 
-    fn initial_lines(&mut self, initial: &[Arc<Value>]) -> Vec<u8> {
+    fn initial_lines(&mut self, initial: &[Stored]) -> Vec<u8> {
         let mut lines = Vec::new();
         for object in initial {
-            self.add_line(&mut lines, "ADDED", object);
+            self.add_line(&mut lines, "ADDED", object.value());
         }
         if self.view.options.send_initial_events {
             lines.extend(self.bookmark_line(true));
@@ -129,7 +129,7 @@ impl Watching {
             Ok(changes) => {
                 for change in &changes.items {
                     if let Some((kind, object)) = self.view.show(change) {
-                        self.add_line(&mut lines, kind, &object);
+                        self.add_line(&mut lines, kind, object);
                     }
                 }
                 self.position = changes.up_to;
@@ -146,7 +146,7 @@ impl Watching {
         lines
     }
 
-    fn add_line(&mut self, lines: &mut Vec<u8>, kind: &str, object: &Value) {
+    fn add_line(&mut self, lines: &mut Vec<u8>, kind: &str, object: Value) {
         let columns = !std::mem::replace(&mut self.columns_sent, true);
         let shown = self.view.represent(object, columns);
         push_line(lines, &json!({"type": kind, "object": shown}));
@@ -162,7 +162,7 @@ impl Watching {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let mut lines = Vec::new();
-        self.add_line(&mut lines, "BOOKMARK", &object);
+        self.add_line(&mut lines, "BOOKMARK", object);
         lines
     }
 }
@@ -177,25 +177,27 @@ impl WatchView {
     }
 
     /// What a watch with this selection sees of a change: an object that leaves the selection is deleted for it.
-    fn show(&self, change: &Change) -> Option<(&'static str, Arc<Value>)> {
-        let was = change.previous.as_ref().is_some_and(|previous| self.selects(previous));
-        let is = change.kind != ChangeKind::Deleted && self.selects(&change.object);
+    fn show(&self, change: &Change) -> Option<(&'static str, Value)> {
+        let object = change.object.value();
+        let previous = change.previous.as_ref().map(Stored::value);
+        let was = previous.as_ref().is_some_and(|previous| self.selects(previous));
+        let is = change.kind != ChangeKind::Deleted && self.selects(&object);
         match (was, is) {
-            (false, true) => Some(("ADDED", change.object.clone())),
-            (true, true) => Some(("MODIFIED", change.object.clone())),
-            (true, false) if change.kind == ChangeKind::Deleted => Some(("DELETED", change.object.clone())),
-            (true, false) => Some(("DELETED", Arc::new(left_selection(change)))),
+            (false, true) => Some(("ADDED", object)),
+            (true, true) => Some(("MODIFIED", object)),
+            (true, false) if change.kind == ChangeKind::Deleted => Some(("DELETED", object)),
+            (true, false) => Some(("DELETED", left_selection(previous.unwrap_or_default(), change.revision))),
             (false, false) => None,
         }
     }
 
-    fn represent(&self, object: &Value, columns: bool) -> Value {
+    fn represent(&self, object: Value, columns: bool) -> Value {
         match self.representation {
-            Representation::Metadata => table::partial_metadata(object),
+            Representation::Metadata => table::partial_metadata(&object),
             Representation::Table => {
                 let printer = &self.resource.columns;
-                let row = table::row(printer, object, self.include, Timestamp::now());
-                let metadata = json!({"resourceVersion": table::text(object, "/metadata/resourceVersion")});
+                let row = table::row(printer, &object, self.include, Timestamp::now());
+                let metadata = json!({"resourceVersion": table::text(&object, "/metadata/resourceVersion")});
                 table::table(&metadata, columns.then(|| printer.definitions()), vec![row])
             }
             _ => in_version(object, &self.resource),
@@ -204,17 +206,15 @@ impl WatchView {
 }
 
 /// The object as it was when it last matched, under the revision at which it left.
-fn left_selection(change: &Change) -> Value {
-    let mut object = change.previous.as_deref().cloned().unwrap_or_default();
+fn left_selection(mut object: Value, revision: u64) -> Value {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.insert("resourceVersion".to_owned(), json!(change.revision.to_string()));
+        metadata.insert("resourceVersion".to_owned(), json!(revision.to_string()));
     }
     object
 }
 
 /// The object under the API version by which it was asked for; stored objects are the same in all of their versions.
-pub(crate) fn in_version(object: &Value, resource: &Resource) -> Value {
-    let mut object = object.clone();
+pub(crate) fn in_version(mut object: Value, resource: &Resource) -> Value {
     if let Some(map) = object.as_object_mut() {
         map.insert("apiVersion".to_owned(), json!(resource.api_version()));
     }

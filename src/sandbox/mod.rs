@@ -136,7 +136,7 @@ impl Sandbox {
         let objects = objects.into_iter().map(|(id, object)| SnapshotObject {
             group: id.group.to_string(),
             plural: id.plural.to_string(),
-            object: Value::clone(&object),
+            object: object.value(),
         });
         Snapshot {
             version: SNAPSHOT_VERSION,
