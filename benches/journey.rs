@@ -11,7 +11,7 @@
 #[path = "../tests/it/support/mod.rs"]
 mod support;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use support::apiserver::{ApiServer, kubectl};
 use support::fleet::{Agent, Fleet};
+use support::node::read_head;
 use support::samples::{base, config_map, greeting};
 use support::{scratch, wait_until};
 
@@ -79,28 +80,51 @@ fn watch_config_maps(server: &ApiServer) -> mpsc::Receiver<(String, Instant)> {
     let path = format!("/api/v1/namespaces/shop/configmaps?watch=true&resourceVersion={version}");
     let mut stream = server.client().open(&path).unwrap();
     std::thread::spawn(move || {
-        let mut pending = Vec::new();
-        let mut buffer = [0u8; 64 * 1024];
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        // The answer's head ends with an empty line, the chunks follow.
+        read_head(&mut stream).unwrap();
+        let mut events = BufReader::new(Chunks { stream, left: 0 });
+        let mut line = String::new();
+        while events.read_line(&mut line).is_ok_and(|length| length > 0) {
             let now = Instant::now();
-            pending.extend_from_slice(&buffer[..length]);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                if let Ok(event) = serde_json::from_slice::<serde_json::Value>(&line)
-                    && let Some(name) = event["object"]["metadata"]["name"].as_str()
-                    && sender
-                        .send((
-                            format!("{name}={}", event["object"]["data"]["greeting"].as_str().unwrap_or_default()),
-                            now,
-                        ))
-                        .is_err()
-                {
-                    return;
-                }
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let seen = format!(
+                "{}={}",
+                text(&event["object"]["metadata"]["name"]),
+                text(&event["object"]["data"]["greeting"])
+            );
+            if sender.send((seen, now)).is_err() {
+                return;
             }
+            line.clear();
         }
     });
     seen
+}
+
+/// The content of HTTP chunks.
+struct Chunks<R> {
+    stream: R,
+    left: usize,
+}
+
+impl<R: Read> Read for Chunks<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            let mut length = String::new();
+            let mut byte = [0u8; 1];
+            // A chunk's length stands alone on a line; the line end of the chunk before is skipped.
+            while !length.ends_with('\n') || length.trim().is_empty() {
+                self.stream.read_exact(&mut byte)?;
+                length.push(char::from(byte[0]));
+            }
+            self.left = usize::from_str_radix(length.trim(), 16).map_err(std::io::Error::other)?;
+        }
+        let wanted = buffer.len().min(self.left);
+        let length = self.stream.read(&mut buffer[..wanted])?;
+        self.left -= length;
+        Ok(length)
+    }
 }
 
 /// Waits for one state of one ConfigMap.
