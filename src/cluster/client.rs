@@ -40,6 +40,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// No single answer that we ask for is larger; a page of 100 nodes is 2 MB.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
 
+/// Asks for an object's metadata without the rest. A server that does not know it answers with the whole object.
+pub(super) const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
 /// A body of known bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
@@ -131,6 +134,13 @@ impl Cluster {
     pub(super) async fn write(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<Bytes, ApiError> {
         let request = Request::builder().method(method).uri(path).header(ACCEPT, "application/json");
         self.send(path, request.header(CONTENT_TYPE, content_type).body(full(body)))
+            .await
+    }
+
+    /// The same for a JSON object that need not be echoed: the answer has its metadata alone.
+    pub(super) async fn write_briefly(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ApiError> {
+        let request = Request::builder().method(method).uri(path).header(ACCEPT, METADATA_ONLY);
+        self.send(path, request.header(CONTENT_TYPE, "application/json").body(full(body)))
             .await
     }
 

@@ -156,7 +156,7 @@ async fn write(cluster: &Cluster, index: usize, text: &str, version: Option<Stri
     let answer = match &version {
         Some(version) => {
             let body = body(index, text, Some(version));
-            match cluster.write(Method::PUT, &path, "application/json", body).await {
+            match cluster.write_briefly(Method::PUT, &path, body).await {
                 Err(error) if error.is_not_found() => create(cluster, index, text).await,
                 answer => answer.map_err(StoreError::from),
             }
@@ -172,11 +172,12 @@ async fn write(cluster: &Cluster, index: usize, text: &str, version: Option<Stri
 }
 
 async fn create(cluster: &Cluster, index: usize, text: &str) -> Result<bytes::Bytes, StoreError> {
-    let json = "application/json";
-    match cluster.write(Method::POST, CONFIGMAPS, json, body(index, text, None)).await {
+    match cluster.write_briefly(Method::POST, CONFIGMAPS, body(index, text, None)).await {
         Err(error) if error.is_not_found() => {
             cluster.ensure_system_namespace().await?;
-            Ok(cluster.write(Method::POST, CONFIGMAPS, json, body(index, text, None)).await?)
+            Ok(cluster
+                .write_briefly(Method::POST, CONFIGMAPS, body(index, text, None))
+                .await?)
         }
         answer => Ok(answer?),
     }

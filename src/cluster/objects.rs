@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::client::Cluster;
+use super::client::{Cluster, METADATA_ONLY};
 use super::discovery::{Resource, version_path};
 use super::error::ApiError;
 use crate::core::apply::is_ours;
@@ -17,7 +17,6 @@ use crate::core::ids::{ClusterId, ObjectKey};
 pub const FIELD_MANAGER: &str = "branchline";
 /// JSON is YAML, so the body is sent as it is.
 const APPLY_PATCH: &str = "application/apply-patch+yaml";
-const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// Waits between tries of a request that failed for a passing reason.
 const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(50),

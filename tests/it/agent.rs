@@ -1,6 +1,6 @@
 //! The agent against a real API server and a hub of the test: registration, delivery, restart, faults, proxied requests, renewal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -29,10 +29,12 @@ use branchline::wire::control::{Offer, Report, ToAgent, ToHub};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -179,6 +181,11 @@ impl Hub {
     }
 
     fn config(&self, server: &ApiServer, credentials: Option<PathBuf>) -> AgentConfig {
+        let path = server.kubeconfig_for_agent();
+        self.config_of(Access::Kubeconfig { path, context: None }, credentials)
+    }
+
+    fn config_of(&self, access: Access, credentials: Option<PathBuf>) -> AgentConfig {
         AgentConfig {
             hub: self.address.clone(),
             trust: Trust::Hash(self.desk.authority.hash().as_str().parse().unwrap()),
@@ -187,10 +194,7 @@ impl Hub {
             namespace: String::new(),
             cluster_type: "EdgeCluster".to_owned(),
             labels: BTreeMap::new(),
-            access: Access::Kubeconfig {
-                path: server.kubeconfig_for_agent(),
-                context: None,
-            },
+            access,
             credentials: credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
             backoff: Backoff {
                 first: Duration::from_millis(50),
@@ -214,11 +218,22 @@ impl Hub {
     }
 
     /// A user's request through the tunnel: status and body.
-    async fn get(&self, id: &str, user: &str, path: &str) -> (u16, String) {
+    async fn get(&self, cluster: &str, user: &str, path: &str) -> (u16, String) {
+        let response = within(self.connection(user).await.send_request(proxied(cluster, path)))
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// A connection of a user in the admins' group.
+    async fn connection(&self, user: &str) -> SendRequest<Empty<bytes::Bytes>> {
+        let lifetime = Duration::from_secs(60);
         let issued = self
             .desk
             .authority
-            .issue_user(user, ADMINS, SystemTime::now(), Duration::from_secs(60))
+            .issue_user(user, ADMINS, SystemTime::now(), lifetime)
             .unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.desk.authority.certificate().clone()).unwrap();
@@ -231,17 +246,9 @@ impl Hub {
             .with_client_auth_cert(chain, key)
             .unwrap();
         let stream = connect(&self.address, Arc::new(tls)).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let path = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct{path}");
-        let request = Request::get(path)
-            .header("host", "hub")
-            .body(Empty::<bytes::Bytes>::new())
-            .unwrap();
-        let response = within(sender.send_request(request)).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8_lossy(&body).into_owned())
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
     }
 }
 
@@ -306,6 +313,14 @@ impl Tree {
     fn root(&self) -> ObjectId {
         self.root.unwrap()
     }
+
+    fn ids(&self) -> BTreeSet<ObjectId> {
+        self.objects.iter().map(|object| object.id).collect()
+    }
+
+    fn object(&self, id: ObjectId) -> ContentObject {
+        self.objects.iter().find(|object| object.id == id).unwrap().clone()
+    }
 }
 
 /// Offers a tree with nothing but its root, and serves what is wanted, until it is reported on.
@@ -333,19 +348,28 @@ async fn offer(session: &mut Session, generation: u64, tree: &Tree) {
 async fn answer_until(session: &mut Session, tree: &Tree, done: impl Fn(&Report) -> bool) -> Report {
     loop {
         match next(session).await {
-            ToHub::Want { ids, .. } => {
-                let wanted = tree.objects.iter().filter(|object| ids.contains(&object.id)).cloned();
-                for batch in pack(wanted).unwrap() {
-                    let content = ToAgent::Content {
-                        objects: batch.objects,
-                        missing: Vec::new(),
-                    };
-                    session.sender.send(&content, &batch.attachment).await.unwrap();
-                }
-            }
+            ToHub::Want { ids, .. } => send_wanted(session, tree, &ids).await,
             ToHub::Report(report) if done(&report) => return report,
             _ => {}
         }
+    }
+}
+
+async fn send_wanted(session: &mut Session, tree: &Tree, ids: &[ObjectId]) {
+    let (known, missing): (Vec<ObjectId>, Vec<ObjectId>) = ids.iter().partition(|id| tree.ids().contains(id));
+    let wanted = tree
+        .ids()
+        .intersection(&known.into_iter().collect())
+        .map(|id| tree.object(*id))
+        .collect::<Vec<_>>();
+    let mut missing = Some(missing);
+    for batch in pack(wanted).unwrap() {
+        let (objects, missing) = (batch.objects, missing.take().unwrap_or_default());
+        session
+            .sender
+            .send(&ToAgent::Content { objects, missing }, &batch.attachment)
+            .await
+            .unwrap();
     }
 }
 
@@ -572,4 +596,129 @@ async fn an_expired_certificate_is_renewed_by_its_key_and_refusals_are_clear() {
     no_token.token = None;
     let error = within(launch(no_token).task).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("branchline token create"), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_offer_ends_the_run_before_it_and_both_converge() {
+    let server = ApiServer::start("agent-superseded");
+    let mut hub = Hub::start().await;
+    let agent = launch(hub.config(&server, None));
+    let mut session = hub.session().await;
+    let files: Vec<(String, String)> = (0..400)
+        .map(|n| (format!("c{n:03}"), config_map(&format!("c{n:03}"), "1")))
+        .collect();
+    let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let large = Tree::of(&[("s.large", &borrowed)]);
+    offer(&mut session, 1, &large).await;
+    let started = async {
+        answer_wants(&mut session, &large).await;
+        while server.get(&at("c000")).is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(started).await;
+    let small = Tree::of(&[("s.small", &[("z.yaml", &config_map("z", "1"))])]);
+    let report = deliver(&mut session, 2, &small).await;
+    assert!(report.applied, "{report:?}");
+    let maps = server
+        .get("/api/v1/namespaces/default/configmaps?labelSelector=branchline.io/managed=true")
+        .unwrap();
+    let names: Vec<&str> = maps["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["z"], "nothing of the interrupted run is left");
+    agent.end().await.unwrap();
+}
+
+/// Serves one round of wants after another until everything of the tree was sent.
+async fn answer_wants(session: &mut Session, tree: &Tree) {
+    let mut sent = 1;
+    while sent < tree.ids().len() {
+        let ToHub::Want { ids, .. } = next(session).await else {
+            continue;
+        };
+        sent += ids.len();
+        send_wanted(session, tree, &ids).await;
+    }
+}
+
+#[tokio::test]
+async fn watches_and_upgrades_pass_through_the_agent() {
+    let (api, events) = crate::support::port::api_server().await;
+    let mut hub = Hub::start().await;
+    let directory = scratch("agent-streams");
+    let cluster = "0d0c9d5f-7a77-4a9e-8b7c-6e1b7b6f1a2b";
+    let kubeconfig = directory.path().join("kubeconfig");
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{api}")}}], "users": [{"name": "u", "user": {"token": "agents-own"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let kept = json!({"clusterId": cluster, "key": rcgen::KeyPair::generate().unwrap().serialize_pem()});
+    let file = directory.path().join("credentials.json");
+    write_private(&file, &kept.to_string());
+    let agent = launch(hub.config_of(
+        Access::Kubeconfig {
+            path: kubeconfig,
+            context: None,
+        },
+        Some(file),
+    ));
+    let session = hub.session().await;
+
+    let (code, seen) = hub.get(cluster, "alice", "/api/v1/pods?limit=5").await;
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    let header = |name: &str| {
+        seen["headers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|h| h[0] == name)
+            .map(|h| h[1].as_str().unwrap().to_owned())
+    };
+    assert_eq!((code, seen["query"].as_str()), (200, Some("limit=5")));
+    assert_eq!(header("impersonate-user").as_deref(), Some("alice"));
+    assert_eq!(header("impersonate-group").as_deref(), Some(ADMINS));
+    assert_eq!(
+        header("authorization").as_deref(),
+        Some("Bearer agents-own"),
+        "the agent's own credentials, never the caller's"
+    );
+
+    let mut connection = hub.connection("alice").await;
+    let mut watch = within(connection.send_request(proxied(cluster, "/watch?watch=true")))
+        .await
+        .unwrap()
+        .into_body();
+    for event in ["{\"type\":\"ADDED\"}\n", "{\"type\":\"MODIFIED\"}\n"] {
+        events.send(event).unwrap();
+        let frame = within(watch.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), event, "events come one by one");
+    }
+    let mut connection = hub.connection("alice").await;
+    let mut exec = proxied(cluster, "/exec");
+    exec.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    exec.headers_mut().insert("upgrade", "SPDY/3.1".parse().unwrap());
+    let response = within(connection.send_request(exec)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(b"raw bytes").await.unwrap();
+    let mut echoed = [0; 9];
+    within(stream.read_exact(&mut echoed)).await.unwrap();
+    assert_eq!(&echoed, b"raw bytes");
+    drop(session);
+    agent.end().await.unwrap();
+}
+
+fn proxied(cluster: &str, path: &str) -> Request<Empty<bytes::Bytes>> {
+    let path = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{cluster}/proxy/direct{path}");
+    Request::get(path).header("host", "hub").body(Empty::new()).unwrap()
+}
+
+fn write_private(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -14,8 +14,12 @@ use crate::core::ids::{ObjectId, ObjectKey, group_of};
 pub const SHARD_LIMIT: usize = 512 * 1024;
 /// Shards are added above this average, so that chance does not push one over the limit.
 const CROWDED: usize = 192 * 1024;
-/// Shards are taken away below this average. Far below [`CROWDED`], so that the number does not swing.
-const SPARSE: usize = 16 * 1024;
+/// Up to [`FINE`] shards, they are added above this average already: a change of one object writes one shard, twice.
+const COMFORTABLE: usize = 32 * 1024;
+/// Below this average shards are taken away. Far below the others, so that the number does not swing.
+const SPARSE: usize = 8 * 1024;
+/// How many shards an inventory is spread over for the sake of small writes alone.
+const FINE: usize = 32;
 
 /// One object, as a line.
 #[derive(Serialize, Deserialize)]
@@ -89,7 +93,7 @@ pub fn encode_shards(inventory: &Inventory, previous: usize) -> Result<Vec<Strin
 /// A power of two, so that growing moves every second entry at most, and entries only ever move to new shards.
 fn fitting_count(previous: usize, total: usize) -> usize {
     let mut count = previous.max(1).next_power_of_two();
-    while total / count > CROWDED {
+    while total / count > CROWDED || (count < FINE && total / count > COMFORTABLE) {
         count *= 2;
     }
     while count > 1 && total / count < SPARSE {
