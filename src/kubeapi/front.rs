@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{HeaderName, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Limited};
@@ -18,7 +18,7 @@ use super::error::{ApiError, Details};
 use super::path::{ResourcePath, Route};
 use super::query::{DeleteOptions, ListOptions, Query, WriteOptions};
 use super::reading::{self, Shown, WatchRequest};
-use super::resource::{Resource, Subresource};
+use super::resource::{Catalog, Resource, Subresource};
 use super::response::{self, ResponseBody};
 use super::table::RowObject;
 use super::{discovery, openapi};
@@ -133,14 +133,23 @@ impl<B: Backend> Front<B> {
             Route::GroupVersion { group, version } => discovery::resources(&catalog, group, version),
             Route::OpenApiV2 => return Ok(old_openapi(accept)),
             Route::OpenApiIndex => Some(openapi::index(&catalog)),
-            Route::OpenApi { group, version } => {
-                openapi::document(&catalog, group, version, self.backend.schemas(group, version))
-            }
+            Route::OpenApi { group, version } => return self.openapi(&catalog, group, version, query),
             Route::Resource(_) | Route::Unknown => None,
         };
         found
             .map(|document| response::json(200, &document))
             .ok_or_else(ApiError::no_such_path)
+    }
+
+    /// A client that names the current digest may keep the document for ever.
+    fn openapi(&self, catalog: &Catalog, group: &str, version: &str, query: &Query) -> Result<Response<ResponseBody>, ApiError> {
+        let document = openapi::document(catalog, group, version, self.backend.schemas(group, version));
+        let mut response = response::json(200, &document.ok_or_else(ApiError::no_such_path)?);
+        if query.get("hash") == Some(&openapi::digest(catalog, group, version)) {
+            let for_ever = HeaderValue::from_static("public, immutable, max-age=31536000");
+            response.headers_mut().insert(CACHE_CONTROL, for_ever);
+        }
+        Ok(response)
     }
 
     fn health(&self, endpoint: &str, check: Option<&str>, query: &Query) -> Response<ResponseBody> {

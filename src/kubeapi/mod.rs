@@ -24,6 +24,7 @@ pub use backend::{Action, Backend, HealthCheck, Outcome, PatchType, ServerVersio
 pub use clusternet::clusternet_resources;
 pub use error::{ApiError, Cause, Details};
 pub use front::{Front, RequestContext};
+pub use openapi::fnv;
 pub use path::{ResourcePath, Route};
 pub use printer_path::PrinterPath;
 pub use query::{DeleteOptions, ListOptions, Query, WriteOptions};

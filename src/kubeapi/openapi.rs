@@ -14,7 +14,7 @@ pub(crate) fn index(catalog: &Catalog) -> Value {
             let digest = digest(catalog, group, version);
             paths.insert(
                 path.clone(),
-                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={digest:016X}")}),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={digest}")}),
             );
         }
     }
@@ -28,17 +28,24 @@ fn path_of(group: &str, version: &str) -> String {
     }
 }
 
-/// FNV-1a over what the document is made from; it only has to differ when that differs.
-fn digest(catalog: &Catalog, group: &str, version: &str) -> u64 {
-    let text: String = catalog
-        .of_version(group, version)
-        .map(|resource| format!("{resource:?}"))
-        .collect();
-    text.bytes()
-        .chain(env!("CARGO_PKG_VERSION").bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+/// A number that differs when the document differs: FNV-1a over what it is made from.
+pub(crate) fn digest(catalog: &Catalog, group: &str, version: &str) -> String {
+    let mut text = env!("CARGO_PKG_VERSION").to_owned();
+    for resource in catalog.of_version(group, version) {
+        let names = format!(
+            "{} {} {} {:?}",
+            resource.kind, resource.plural, resource.namespaced, resource.verbs
+        );
+        text.push_str(&format!("{names} {:?} {}\n", resource.subresources, resource.schema_digest));
+    }
+    format!("{:016X}", fnv(text.as_bytes()))
+}
+
+/// FNV-1a.
+pub fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The document of one group and version; `None` when it is not served.

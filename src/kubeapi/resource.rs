@@ -46,6 +46,8 @@ pub struct Resource {
     pub strategic: bool,
     /// Name of the OpenAPI component that describes it; empty when any object is accepted.
     pub schema: String,
+    /// Differs when the schema of a custom resource differs, so that clients read it again.
+    pub schema_digest: u64,
 }
 
 /// A subresource.
@@ -108,6 +110,7 @@ impl Resource {
             selectable: Vec::new(),
             strategic: false,
             schema: String::new(),
+            schema_digest: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::metadata::text;
 use crate::kubeapi::table::{Columns, PathColumn, list};
-use crate::kubeapi::{ApiError, Cause, PrinterPath, Resource, SUBRESOURCE, SubresourceKind};
+use crate::kubeapi::{ApiError, Cause, PrinterPath, Resource, SUBRESOURCE, SubresourceKind, fnv};
 
 /// Checks a definition and fills in the names that Kubernetes derives.
 pub(super) fn prepare(definition: &mut Value, resource: &Resource) -> Result<(), ApiError> {
@@ -107,6 +107,7 @@ fn resource(definition: &Value, version: &Value) -> Resource {
         text(definition, "/spec/scope") == "Namespaced",
     );
     resource.schema = format!("{}.{}.{}", resource.group, resource.version, resource.kind);
+    resource.schema_digest = fnv(version["schema"].to_string().as_bytes());
     resource.singular = names("singular").to_owned();
     resource.short_names = all("shortNames");
     resource.categories = all("categories");

@@ -241,6 +241,9 @@ impl<'a> Writer<'a, '_> {
             )));
         }
         metadata::check_namespace(&mut configuration, self.target.namespace)?;
+        if self.target.subresource != Some("scale") {
+            metadata::check_kind(&mut configuration, self.resource())?;
+        }
         let live = self.live();
         if self.target.subresource == Some("scale") {
             return self.rescale(&self.existing()?, &configuration);
