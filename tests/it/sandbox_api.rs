@@ -367,3 +367,41 @@ async fn bad_requests_are_refused_with_a_status() {
     let response = send(&sandbox, "POST", CONFIG_MAPS, &[("content-type", "application/json")], &large).await;
     assert_eq!(response.status().as_u16(), 413);
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selection() {
+    let sandbox = sandbox();
+    for (name, label) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        create(&sandbox, name, label).await;
+    }
+    let path = format!("{CONFIG_MAPS}?labelSelector=app%3Dx");
+    assert_eq!(
+        ask(&sandbox, "DELETE", &format!("{path}&dryRun=All"), Value::Null).await.0,
+        200
+    );
+    assert_eq!(get(&sandbox, CONFIG_MAPS).await["items"].as_array().unwrap().len(), 3);
+    let (status, deleted) = ask(&sandbox, "DELETE", &path, Value::Null).await;
+    assert_eq!((status, deleted["items"].as_array().unwrap().len()), (200, 2));
+    let left = get(&sandbox, CONFIG_MAPS).await;
+    assert_eq!(left["items"][0]["metadata"]["name"], "c");
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_in_tables_names_its_columns_once() {
+    let sandbox = sandbox();
+    create(&sandbox, "a", "x").await;
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let response = send(&sandbox, "GET", &format!("{CONFIG_MAPS}?watch=1"), &accept, b"").await;
+    let mut watch = Watch {
+        body: response.into_body(),
+        events: Vec::new(),
+    };
+    let first = watch.next().await.unwrap();
+    assert_eq!(first["object"]["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(first["object"]["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    create(&sandbox, "b", "x").await;
+    let second = watch.next().await.unwrap();
+    assert_eq!(second["object"]["columnDefinitions"], Value::Null);
+    assert_eq!(second["object"]["rows"][0]["cells"][0], "b");
+}
