@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::execute::{Run, execute};
 use crate::cluster::{ApiError, Cluster, InventoryStore, StoreError};
-use crate::core::apply::{Contents, Inventory, Laid, Outcomes, Plan, Target, Wanted, lay_out, plan, report};
+use crate::core::apply::{Contents, Inventory, Laid, Outcomes, Plan, Target, Wanted, lay_out, plan, reports};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::status::{DescriptionReport, bounded};
 use crate::tunnel::backoff::Backoff;
@@ -102,6 +102,8 @@ pub(super) struct Deliverer {
     outbox: Option<mpsc::Sender<ToHub>>,
     /// What was reported on this tunnel, by digest.
     reported: BTreeMap<String, ObjectId>,
+    /// Descriptions whose report may have changed since.
+    unreported: BTreeSet<String>,
     /// The head of the last report on this tunnel.
     reported_head: Option<Report>,
     standing: watch::Sender<Option<Standing>>,
@@ -126,6 +128,7 @@ impl Deliverer {
             attempts: 0,
             outbox: None,
             reported: BTreeMap::new(),
+            unreported: BTreeSet::new(),
             reported_head: None,
             standing,
             look_now,
@@ -172,6 +175,8 @@ impl Deliverer {
                 self.outbox = Some(outbox);
                 self.reported.clear();
                 self.reported_head = None;
+                self.unreported = self.inventory.subs();
+                self.unreported.extend(self.outcomes.subs());
                 if !self.held {
                     // The hub offers anew what is still wanted, and answers nothing that belongs to an offer of another tunnel.
                     self.target = None;
@@ -318,14 +323,17 @@ impl Deliverer {
         Ok(saved?)
     }
 
-    /// Outcomes stay until something newer happens to their Description; Descriptions that are gone for good are forgotten.
+    /// What did not go well stays until something newer happens to its Description; Descriptions that are gone for good are forgotten.
     fn keep_outcomes(&mut self, fresh: Outcomes, subs: &BTreeSet<String>) {
         let touched = fresh.subs();
         let known = self.inventory.subs();
         let stays = |sub: &String| !touched.contains(sub) && (subs.contains(sub) || known.contains(sub));
         let mut old = std::mem::take(&mut self.outcomes);
+        self.unreported.extend(old.subs());
+        self.unreported.extend(touched.iter().cloned());
+        self.unreported.extend(self.inventory.empty.iter().cloned());
+        old.forget_successes();
         old.objects.retain(|sub, _| stays(sub));
-        old.troubles.clear();
         self.outcomes = fresh;
         self.outcomes.objects.append(&mut old.objects);
     }
@@ -365,17 +373,18 @@ impl Deliverer {
             };
             self.send(ToHub::Report(report)).await;
         }
+        self.outcomes.forget_successes();
     }
 
     /// Changed Descriptions in portions that fit a message; an empty one if there are none.
     fn changed_reports(&mut self) -> Vec<Vec<DescriptionReport>> {
         let mut portions = vec![Vec::new()];
         let mut size = 0;
-        for sub in self.inventory.subs().union(&self.outcomes.subs()) {
-            let report = report(sub, &self.inventory, &self.outcomes);
+        let unreported = std::mem::take(&mut self.unreported);
+        for report in reports(&unreported, &self.inventory, &self.outcomes) {
             let bytes = serde_json::to_vec(&report).unwrap_or_default();
             let digest = ObjectId::hash(ObjectKind::Blob, &bytes);
-            if self.reported.insert(sub.clone(), digest) == Some(digest) {
+            if self.reported.insert(report.name.clone(), digest) == Some(digest) {
                 continue;
             }
             if size > 0 && size + bytes.len() > REPORT_BYTES {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inventory::Inventory;
+use super::inventory::{Entry, Inventory};
 use crate::core::ids::ObjectKey;
 use crate::core::status::{DescriptionReport, ObjectOutcome, ObjectReport, Phase};
 
@@ -32,6 +32,14 @@ impl Outcomes {
         self.objects.keys().chain(self.troubles.keys()).cloned().collect()
     }
 
+    /// Forgets what went well: the inventory says it too.
+    pub fn forget_successes(&mut self) {
+        for standings in self.objects.values_mut() {
+            standings.retain(|_, standing| !matches!(standing.outcome, ObjectOutcome::Applied | ObjectOutcome::Pruned));
+        }
+        self.objects.retain(|_, standings| !standings.is_empty());
+    }
+
     pub(super) fn set(&mut self, sub: &str, key: &ObjectKey, api_version: &str, outcome: ObjectOutcome, message: String) {
         let api_version = api_version.to_owned();
         let standing = Standing {
@@ -49,11 +57,32 @@ impl Outcomes {
 
 /// The report about one Description.
 pub fn report(sub: &str, inventory: &Inventory, outcomes: &Outcomes) -> DescriptionReport {
+    let entries = inventory.entries.iter().filter(|(_, entry)| entry.sub == sub);
+    report_entries(sub, entries, outcomes)
+}
+
+/// The reports about several Descriptions, in one pass over the inventory.
+pub fn reports(subs: &BTreeSet<String>, inventory: &Inventory, outcomes: &Outcomes) -> Vec<DescriptionReport> {
+    let mut entries: BTreeMap<&str, Vec<(&ObjectKey, &Entry)>> = subs.iter().map(|sub| (sub.as_str(), Vec::new())).collect();
+    for (key, entry) in &inventory.entries {
+        if let Some(of_sub) = entries.get_mut(entry.sub.as_str()) {
+            of_sub.push((key, entry));
+        }
+    }
+    let entries = entries.into_iter();
+    entries.map(|(sub, entries)| report_entries(sub, entries, outcomes)).collect()
+}
+
+fn report_entries<'a>(
+    sub: &str,
+    entries: impl IntoIterator<Item = (&'a ObjectKey, &'a Entry)>,
+    outcomes: &Outcomes,
+) -> DescriptionReport {
     let nothing = BTreeMap::new();
     let standings = outcomes.objects.get(sub).unwrap_or(&nothing);
     let troubles = outcomes.troubles.get(sub).map(Vec::as_slice).unwrap_or_default();
-    let of_sub = inventory.entries.iter().filter(|(_, entry)| entry.sub == sub);
-    let mut objects: Vec<ObjectReport> = of_sub
+    let mut objects: Vec<ObjectReport> = entries
+        .into_iter()
         .filter(|(key, _)| !standings.contains_key(key))
         .map(|(key, entry)| ObjectReport::about(&entry.api_version, key, untouched(entry.applied.is_some(), entry.kept), ""))
         .collect();

@@ -185,6 +185,26 @@ fn a_failure_holds_back_its_own_prune_only() {
 }
 
 #[test]
+fn reports_of_many_are_those_of_each() {
+    let mut cluster = Cluster::new();
+    let all = vec![desired("s.a", "ConfigMap", "a", "1"), desired("s.b", "ConfigMap", "bad", "1")];
+    let mut finished = run(wanted(all), Inventory::default(), &mut cluster, 1);
+    let subs = finished.outcomes.subs();
+    let each: Vec<_> = subs
+        .iter()
+        .map(|sub| report(sub, &finished.inventory, &finished.outcomes))
+        .collect();
+    assert_eq!(reports(&subs, &finished.inventory, &finished.outcomes), each);
+    finished.outcomes.forget_successes();
+    let later = reports(&subs, &finished.inventory, &finished.outcomes);
+    assert_eq!(
+        (later[0].phase, later[0].objects[0].outcome),
+        (Phase::Success, ObjectOutcome::Unchanged)
+    );
+    assert_eq!(later[1], each[1], "failures stay");
+}
+
+#[test]
 fn an_object_that_moved_is_taken_over_not_deleted() {
     let mut cluster = Cluster::new();
     let first = run(
