@@ -152,7 +152,15 @@ fn play(steps: &[Step], kubeconfig: &Path) -> Vec<Said> {
 
 /// Takes out what no two servers agree on: times, ages, UIDs, revisions, temporary paths, and the padding that depends on them.
 fn normalise(text: &str) -> String {
-    text.lines().map(|line| normal_line(line) + "\n").collect()
+    let lines = text.lines().filter(|line| !is_client_log(line));
+    lines.map(|line| normal_line(line) + "\n").collect()
+}
+
+/// kubectl's own log (`E1121 07:31:02.…`), which tells how a race within kubectl went, not what a server said.
+fn is_client_log(line: &str) -> bool {
+    let mut characters = line.chars();
+    let level = characters.next().is_some_and(|level| "IWEF".contains(level));
+    level && characters.by_ref().take(4).all(|digit| digit.is_ascii_digit()) && characters.next() == Some(' ')
 }
 
 fn normal_line(line: &str) -> String {
