@@ -256,6 +256,7 @@ impl Parts {
         let (changed, changes) = mpsc::channel(CHANGE_QUEUE);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(self.revisions.clone(), joined, changed));
+        self.tasks.spawn(Arc::clone(&registry).enforce(self.stop.clone()));
         let origin = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
         let store = Arc::new(Store::new(origin, WATCH_HISTORY));
         let projection = Projection::new(Arc::clone(&store), Arc::clone(&registry), Arc::clone(&metrics));
