@@ -240,7 +240,7 @@ impl Outgoing {
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
         let offer = Offer {
             epoch: revision.epoch,
-            generation: revision.generation,
+            generation: revision.offered,
             tree,
             base,
             objects: batch.objects,
