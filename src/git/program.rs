@@ -251,6 +251,9 @@ mod tests {
             "error: failed to push some refs\n",
             "To x\n!\ta:b\t[rejected] (stale info)\nDone\n",
         );
-        assert!(rejected.contains("stale info") && rejected.contains("failed to push"), "{rejected}");
+        assert!(
+            rejected.contains("stale info") && rejected.contains("failed to push"),
+            "{rejected}"
+        );
     }
 }
