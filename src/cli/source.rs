@@ -194,7 +194,7 @@ fn read_cluster(value: serde_json::Value) -> Result<ClusterRecord, String> {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
     let cluster = Cluster::new(object.name(), object.namespace(), id, labels);
-    if !index::is_dns_name(&cluster.namespace, 63, false) {
+    if !crate::core::ids::is_dns_name(&cluster.namespace, 63, false) {
         return Err(format!("{object}: {:?} is not a namespace name", cluster.namespace));
     }
     Ok(ClusterRecord {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::printable;
+
 /// Errors hold something back; warnings do not.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,22 +97,23 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `file:line: error: object: field: message (hint)`, without the parts that are empty.
+    /// `file:line: error: object: field: message (hint)`, without the parts that are empty, on one line and safe for terminals: file names and
+    /// messages quote what anybody may have pushed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.file.as_str(), self.line) {
             ("", _) => {}
-            (file, 0) => write!(f, "{file}: ")?,
-            (file, line) => write!(f, "{file}:{line}: ")?,
+            (file, 0) => write!(f, "{}: ", printable(file))?,
+            (file, line) => write!(f, "{}:{line}: ", printable(file))?,
         }
         f.write_str(if self.is_error() { "error: " } else { "warning: " })?;
         for part in [&self.object, &self.field] {
             if !part.is_empty() {
-                write!(f, "{part}: ")?;
+                write!(f, "{}: ", printable(part))?;
             }
         }
-        f.write_str(&self.message)?;
+        f.write_str(&printable(&self.message))?;
         if !self.hint.is_empty() {
-            write!(f, " ({})", self.hint)?;
+            write!(f, " ({})", printable(&self.hint))?;
         }
         Ok(())
     }
@@ -132,5 +135,11 @@ mod tests {
             "apps/web.yaml:7: error: Subscription.apps.clusternet.io shop/web: /spec/feeds/0: no file defines this feed \
              (add the object or take it out of feeds)"
         );
+    }
+
+    #[test]
+    fn a_file_name_writes_no_second_line() {
+        let diagnostic = Diagnostic::error("parse", "bad \u{1b}[2J").at("a\nb.yaml:1: error: forged", 2);
+        assert_eq!(diagnostic.to_string(), "a b.yaml:1: error: forged:2: error: bad  [2J");
     }
 }

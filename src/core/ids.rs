@@ -178,6 +178,17 @@ pub fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
+/// Whether a name follows RFC 1123 as Kubernetes checks it: a label, or with `dots` a subdomain.
+pub fn is_dns_name(name: &str, max: usize, dots: bool) -> bool {
+    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = bytes.first().is_some_and(|b| edge(*b)) && bytes.last().is_some_and(|b| edge(*b));
+        ends && bytes.iter().all(|b| edge(*b) || *b == b'-')
+    };
+    name.len() <= max && if dots { name.split('.').all(label) } else { label(name) }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

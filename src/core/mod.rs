@@ -14,5 +14,6 @@ pub mod schedule;
 pub mod selector;
 pub mod state;
 pub mod status;
+pub mod text;
 pub mod tree;
 pub mod yaml;

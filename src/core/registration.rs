@@ -10,13 +10,17 @@ use std::collections::BTreeMap;
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
 use crate::core::api::cluster::RegistrationSpec;
-use crate::core::index::{ClusterDefinition, Reading, is_dns_name};
+use crate::core::ids::is_dns_name;
+use crate::core::index::{ClusterDefinition, Reading};
 use crate::core::schedule::Cluster;
+use crate::core::selector::check_label;
 use crate::core::state::ClusterRecord;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 
 /// The longest cluster name: its dedicated namespace `clusternet-<name>` must be a namespace name.
 const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
+/// The most labels that a cluster may ask for.
+const MAX_LABELS: usize = 64;
 
 /// A change of the durable facts that the hub owns.
 #[derive(Debug, Clone)]
@@ -159,12 +163,7 @@ fn new_cluster(
     } else {
         spec.cluster_name.clone()
     };
-    if !is_dns_name(&name, MAX_NAME, false) {
-        let message = format!(
-            "{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name"
-        );
-        return Err(Refusal::new(422, "Invalid", message));
-    }
+    check_words(&name, spec)?;
     let definition = stated.get(&name).and_then(Reading::valid);
     let stated_id = definition.and_then(|definition| definition.cluster_id.as_ref());
     if let Some(other) = stated_id.filter(|id| **id != spec.cluster_id) {
@@ -177,20 +176,7 @@ fn new_cluster(
     let asked = Some(spec.cluster_namespace.clone()).filter(|namespace| !namespace.is_empty());
     let namespace = definition.and_then(|definition| definition.namespace.clone()).or(asked);
     let namespace = namespace.unwrap_or_else(|| format!("{DEDICATED_NAMESPACE_PREFIX}{name}"));
-    if !is_dns_name(&namespace, 63, false) {
-        return Err(Refusal::new(
-            422,
-            "Invalid",
-            format!("{namespace:?} is not a namespace name (RFC 1123)"),
-        ));
-    }
-    if let Some(holder) = registrations.holder(&name, &namespace) {
-        let message = format!(
-            "the name {:?} and the namespace {:?} belong to cluster {}; this one is {}; choose another --name",
-            holder.cluster_name, holder.dedicated_namespace, holder.cluster_id, spec.cluster_id
-        );
-        return Err(Refusal::new(409, "Conflict", message));
-    }
+    check_namespace(registrations, spec, &name, &namespace, stated)?;
     let approved = approval == Approval::Automatic || stated_id.is_some();
     Ok(Registration {
         cluster_id: spec.cluster_id.clone(),
@@ -202,6 +188,79 @@ fn new_cluster(
         key_digest: key.as_str().to_owned(),
         pending_key_digest: None,
     })
+}
+
+fn invalid(message: String) -> Refusal {
+    Refusal::new(422, "Invalid", message)
+}
+
+/// Name, type and labels become files, labels and columns, so they follow Kubernetes' rules.
+fn check_words(name: &str, spec: &RegistrationSpec) -> Result<(), Refusal> {
+    if !is_dns_name(name, MAX_NAME, false) {
+        return Err(invalid(format!(
+            "{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name"
+        )));
+    }
+    check_label("clusterType", &spec.cluster_type).map_err(|_| {
+        invalid(format!(
+            "{:?} is not a cluster type: at most 63 letters and digits",
+            spec.cluster_type
+        ))
+    })?;
+    if spec.cluster_labels.len() > MAX_LABELS {
+        return Err(invalid(format!(
+            "{} labels are too many; at most {MAX_LABELS}",
+            spec.cluster_labels.len()
+        )));
+    }
+    for (key, value) in &spec.cluster_labels {
+        check_label(key, value).map_err(|problem| invalid(format!("{problem}; correct --labels")))?;
+    }
+    Ok(())
+}
+
+/// A namespace holds one cluster's Localizations, so nobody gets one that belongs to another cluster or that git keeps for one.
+fn check_namespace(
+    registrations: &Registrations,
+    spec: &RegistrationSpec,
+    name: &str,
+    namespace: &str,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+) -> Result<(), Refusal> {
+    if !is_dns_name(namespace, 63, false) {
+        return Err(invalid(format!("{namespace:?} is not a namespace name (RFC 1123)")));
+    }
+    let keeps = |other: &&ClusterDefinition| match &other.namespace {
+        Some(kept) => kept == namespace,
+        None => namespace.strip_prefix(DEDICATED_NAMESPACE_PREFIX) == Some(&*other.name),
+    };
+    let others = stated.values().filter_map(Reading::valid).map(AsRef::as_ref);
+    if let Some(other) = others.filter(|other| other.name != name).find(keeps) {
+        let message = format!(
+            "the source repository keeps the namespace {namespace:?} for cluster {:?}, this one is {name:?}; choose another namespace",
+            other.name
+        );
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    if let Some(holder) = registrations.holder(name, namespace) {
+        let message = format!(
+            "the name {:?} and the namespace {:?} belong to cluster {}; this one is {}; choose another --name",
+            holder.cluster_name, holder.dedicated_namespace, holder.cluster_id, spec.cluster_id
+        );
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    Ok(())
+}
+
+/// Approves the clusters whose name and id a commit states: git decides also about a cluster that asked before, or that a person refused.
+pub fn approve_stated(registrations: &mut Registrations, stated: &BTreeMap<String, Reading<ClusterDefinition>>) {
+    for known in registrations.clusters.values_mut() {
+        let definition = stated.get(&known.cluster_name).and_then(Reading::valid);
+        let is_stated = definition.is_some_and(|definition| definition.cluster_id.as_ref() == Some(&known.cluster_id));
+        if is_stated {
+            known.decision = Decision::Approved;
+        }
+    }
 }
 
 fn find<'r>(registrations: &'r mut Registrations, cluster: &str) -> Result<&'r mut Registration, Refusal> {
@@ -385,6 +444,63 @@ mod tests {
             replace_key: false,
         };
         apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
+        assert_eq!(approved(&all).len(), 1);
+    }
+
+    fn stated(name: &str, namespace: Option<&str>, id: Option<char>) -> BTreeMap<String, Reading<ClusterDefinition>> {
+        let definition = ClusterDefinition {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            cluster_id: id.map(|id| spec(id, "").cluster_id),
+            labels: BTreeMap::new(),
+        };
+        BTreeMap::from([(name.to_owned(), Reading::Valid(definition.into()))])
+    }
+
+    fn register(spec: RegistrationSpec, stated: &BTreeMap<String, Reading<ClusterDefinition>>) -> Result<Edited, Refusal> {
+        let edit = Edit::Register {
+            spec,
+            key: key("k"),
+            token: true,
+        };
+        apply(&mut Registrations::default(), &edit, stated, Approval::Automatic)
+    }
+
+    #[test]
+    fn what_cannot_be_a_label_or_type_is_refused_by_name() {
+        let mut asked = spec('a', "east");
+        asked.cluster_labels = BTreeMap::from([("region".to_owned(), "no spaces".to_owned())]);
+        let refusal = register(asked.clone(), &BTreeMap::new()).unwrap_err();
+        assert!(refusal.code == 422 && refusal.message.contains("\"region\""), "{refusal}");
+        asked.cluster_labels.clear();
+        asked.cluster_type = "\u{1b}[31m".to_owned();
+        assert_eq!(register(asked.clone(), &BTreeMap::new()).unwrap_err().code, 422);
+        asked.cluster_type = "EdgeCluster".to_owned();
+        asked.cluster_namespace = "../../x".to_owned();
+        assert_eq!(register(asked, &BTreeMap::new()).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn nobody_gets_the_namespace_that_git_keeps_for_another_cluster() {
+        let mut asked = spec('a', "east");
+        asked.cluster_namespace = "prod".to_owned();
+        let refusal = register(asked.clone(), &stated("west", Some("prod"), None)).unwrap_err();
+        assert!(refusal.code == 409 && refusal.message.contains("west"), "{refusal}");
+        asked.cluster_namespace = "clusternet-west".to_owned();
+        assert_eq!(register(asked.clone(), &stated("west", None, None)).unwrap_err().code, 409);
+        assert!(
+            register(asked, &stated("east", Some("prod"), None)).is_ok(),
+            "what git says of this cluster counts"
+        );
+    }
+
+    #[test]
+    fn a_later_commit_approves_who_waits() {
+        let mut all = Registrations::default();
+        ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap();
+        approve_stated(&mut all, &stated("east", None, Some('b')));
+        assert!(approved(&all).is_empty(), "the id is another cluster's");
+        approve_stated(&mut all, &stated("east", None, Some('a')));
         assert_eq!(approved(&all).len(), 1);
     }
 }

@@ -3,9 +3,35 @@
 use std::collections::BTreeMap;
 
 use crate::core::api::subscription::{LabelRequirement, LabelSelector};
+use crate::core::ids::is_dns_name;
 
 /// Labels of a cluster.
 pub type Labels = BTreeMap<String, String>;
+
+/// Checks a label as the API server does: `[prefix/]name`, the prefix a DNS subdomain, name and value at most 63 characters.
+pub fn check_label(key: &str, value: &str) -> Result<(), String> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let word = |text: &str| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inside)
+    };
+    if !word(name) || prefix.is_some_and(|prefix| !is_dns_name(prefix, 253, true)) {
+        return Err(format!(
+            "{key:?} is not a label key: an optional DNS prefix with a slash, then at most 63 letters, digits, '-', '_' or '.'"
+        ));
+    }
+    if !value.is_empty() && !word(value) {
+        return Err(format!(
+            "{value:?} is not a value for label {key:?}: at most 63 letters, digits, '-', '_' or '.', letters or digits at both ends"
+        ));
+    }
+    Ok(())
+}
 
 /// A label selector whose operators and values were checked.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -126,5 +152,25 @@ mod tests {
             serde_json::from_str(r#"{"matchExpressions":[{"key":"a","operator":"Gt","values":["1"]}]}"#).unwrap();
         let invalid = Selector::parse(&selector).unwrap_err();
         assert_eq!(invalid.pointer, "/matchExpressions/0/operator");
+    }
+
+    #[test]
+    fn labels_are_checked_as_kubernetes_does() {
+        for (key, value) in [("a", ""), ("node.clusternet.io/zone", "eu_1.a-b"), ("A.b_c", "X")] {
+            assert_eq!(check_label(key, value), Ok(()));
+        }
+        for (key, value) in [
+            ("", "x"),
+            ("-a", "x"),
+            ("a/b/c", "x"),
+            ("A/b", "x"),
+            ("a", "x y"),
+            ("a", "-x"),
+            ("\u{1b}[1m", "x"),
+        ] {
+            assert!(check_label(key, value).is_err(), "{key:?} {value:?}");
+        }
+        let long = "a".repeat(64);
+        assert!(check_label(&long, "").is_err() && check_label("a", &long).is_err());
     }
 }

@@ -46,6 +46,16 @@ pub enum RepoError {
         /// What there is.
         branches: String,
     },
+    /// A branch elsewhere is not there.
+    #[error("{url} has no branch {branch:?}; its branches: {branches}")]
+    NoRemoteBranch {
+        /// The address.
+        url: String,
+        /// The branch that was asked for.
+        branch: String,
+        /// What there is.
+        branches: String,
+    },
     /// The configured path is not in the commit.
     #[error("commit {commit} has no directory {path:?}")]
     NoPath {
@@ -149,16 +159,14 @@ impl Repo {
             .map_err(RepoError::git("set HEAD"))
     }
 
-    /// The branches, for messages.
-    pub fn branch_names(&self) -> Result<Vec<String>, RepoError> {
+    /// The names of refs below a prefix such as `refs/heads/`, without it.
+    pub fn names_below(&self, prefix: &str) -> Result<Vec<String>, RepoError> {
         let repository = self.handle()?;
         let references = repository
-            .references_glob("refs/heads/*")
+            .references_glob(&format!("{prefix}*"))
             .map_err(RepoError::git("list branches"))?;
-        let names = references
-            .flatten()
-            .filter_map(|reference| reference.shorthand().ok().map(str::to_owned));
-        Ok(names.collect())
+        let name = |reference: git2::Reference<'_>| Some(reference.name().ok()?.strip_prefix(prefix)?.to_owned());
+        Ok(references.flatten().filter_map(name).collect())
     }
 }
 

@@ -98,13 +98,21 @@ impl Git {
         .map(drop)
     }
 
-    /// Pushes a local ref, only if the remote one is still what we think it is.
-    pub fn push(&self, url: &str, local: &str, remote: &str, expected: Option<ObjectId>) -> Result<(), GitError> {
+    /// The branches of a remote.
+    pub fn remote_branches(&self, url: &str) -> Result<Vec<String>, GitError> {
+        let listing = self.run(&["ls-remote", "--heads", "--", url])?;
+        let names = parse_ls_remote(&listing).into_iter();
+        Ok(names
+            .filter_map(|(_, name)| name.strip_prefix("refs/heads/").map(str::to_owned))
+            .collect())
+    }
+
+    /// Pushes a commit to a remote ref, only if that is still what we think it is.
+    pub fn push(&self, url: &str, commit: ObjectId, remote: &str, expected: Option<ObjectId>) -> Result<(), GitError> {
         let expected = expected.map(|id| id.to_string()).unwrap_or_default();
         let lease = format!("--force-with-lease={remote}:{expected}");
-        let refspec = format!("{local}:{remote}");
-        self.run(&["push", "--quiet", "--porcelain", &lease, "--", url, &refspec])
-            .map(drop)
+        let refspec = format!("{commit}:{remote}");
+        self.run(&["push", "--porcelain", &lease, "--", url, &refspec]).map(drop)
     }
 
     /// Makes a clone with a work tree for people, with a name to commit under where they have not stated one.
@@ -202,15 +210,17 @@ fn end(child: &mut Child) {
 }
 
 fn last_lines(errors: &str, output: &str) -> String {
-    let text = if errors.trim().is_empty() { output } else { errors };
     // What git adds to every failure of a connection would hide the line that says why.
     let empty_words = [
         "",
         "Please make sure you have the correct access rights",
         "and the repository exists.",
     ];
-    let lines: Vec<&str> = text.lines().filter(|line| !empty_words.contains(&line.trim())).collect();
-    lines[lines.len().saturating_sub(3)..].join("; ")
+    // `push --porcelain` says in its output what became of a ref, and only that it failed among the errors.
+    let lines = output.lines().filter(|line| line.starts_with('!')).chain(errors.lines());
+    let lines: Vec<&str> = lines.filter(|line| !empty_words.contains(&line.trim())).collect();
+    let text = lines[lines.len().saturating_sub(4)..].join("; ");
+    crate::core::text::bounded(&text)
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {
@@ -237,5 +247,13 @@ mod tests {
         assert_eq!(parse_version("nonsense"), None);
         let listing = "4b825dc642cb6eb9a060e54bf8d69288fbee4904\trefs/heads/main\n";
         assert_eq!(parse_ls_remote(listing)[0].1, "refs/heads/main");
+        let rejected = last_lines(
+            "error: failed to push some refs\n",
+            "To x\n!\ta:b\t[rejected] (stale info)\nDone\n",
+        );
+        assert!(
+            rejected.contains("stale info") && rejected.contains("failed to push"),
+            "{rejected}"
+        );
     }
 }

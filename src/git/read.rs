@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use git2::{ObjectType, Odb, Oid, Repository};
 
-use super::{Repo, RepoError, object_id, oid};
+use super::{Repo, RepoError, oid};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::index::{Format, IGNORE_FILE, parse_ignore_file};
 use crate::core::tree::{EntryMode, FileEntry, FileTree, parse_git_tree};
@@ -149,25 +149,34 @@ fn size_of(odb: &Odb<'_>, id: ObjectId) -> Result<u64, RepoError> {
 }
 
 impl Repo {
-    /// How many commits the first has that the second lacks, and the other way round.
-    pub fn ahead_behind(&self, first: ObjectId, second: ObjectId) -> Result<(usize, usize), RepoError> {
-        let counted = self.handle()?.graph_ahead_behind(oid(first), oid(second));
-        counted.map_err(RepoError::git(format!("compare {first} with {second}")))
-    }
-
-    /// The commits of a branch that a hub wrote, newest first, at most `limit`.
-    pub fn log(&self, head: ObjectId, limit: usize) -> Result<Vec<(ObjectId, String)>, RepoError> {
+    /// How many commits of a branch a remote lacks that was last seen at `seen`, and when the oldest of them was made (seconds since 1970).
+    pub fn ahead(&self, head: ObjectId, seen: Option<ObjectId>) -> Result<(u64, Option<i64>), RepoError> {
         let repository = self.handle()?;
         let mut walk = repository.revwalk().map_err(RepoError::git("walk commits"))?;
         walk.push(oid(head)).map_err(RepoError::git("walk commits"))?;
-        let mut commits = Vec::new();
-        for id in walk.take(limit) {
+        if let Some(seen) = seen {
+            walk.hide(oid(seen)).map_err(RepoError::git("walk commits"))?;
+        }
+        let (mut count, mut oldest) = (0, None);
+        for id in walk {
             let id = id.map_err(RepoError::git("walk commits"))?;
             let commit = repository
                 .find_commit(id)
                 .map_err(RepoError::git(format!("read commit {id}")))?;
-            commits.push((object_id(id), String::from_utf8_lossy(commit.message_bytes()).into_owned()));
+            let time = commit.time().seconds();
+            count += 1;
+            oldest = Some(oldest.map_or(time, |oldest: i64| oldest.min(time)));
         }
-        Ok(commits)
+        Ok((count, oldest))
+    }
+
+    /// Whether a commit is another one or stands before it.
+    pub fn leads_to(&self, earlier: ObjectId, later: ObjectId) -> Result<bool, RepoError> {
+        let descends = || {
+            self.handle()?
+                .graph_descendant_of(oid(later), oid(earlier))
+                .map_err(RepoError::git("walk commits"))
+        };
+        Ok(earlier == later || descends()?)
     }
 }

@@ -59,6 +59,11 @@ pub enum WriteError {
     Pack(#[source] std::io::Error),
 }
 
+/// More packs than this are joined.
+const MAX_PACKS: usize = 50;
+/// More loose objects than this in one of the 256 directories are packed, as `git gc --auto` judges.
+const MAX_LOOSE: usize = 27;
+
 const NAME: &str = "Branchline";
 const EMAIL: &str = "hub@branchline.io";
 
@@ -77,6 +82,29 @@ impl Repo {
             write_pack(&odb, &new)?;
         }
         Ok((new.len(), new.iter().map(|object| object.bytes.len()).sum()))
+    }
+
+    /// Whether packs or loose objects are so many that reading slows down.
+    pub fn needs_repack(&self) -> bool {
+        let objects = self.path().join("objects");
+        let count = |directory: &str, ending: &str| {
+            let entries = std::fs::read_dir(objects.join(directory)).into_iter().flatten().flatten();
+            entries
+                .filter(|entry| entry.file_name().to_string_lossy().ends_with(ending))
+                .count()
+        };
+        count("pack", ".pack") > MAX_PACKS || count("17", "") > MAX_LOOSE
+    }
+
+    /// Removes the lock that a process which was killed left on a ref of the hub's own, once it is older than any writer takes.
+    pub fn remove_stale_lock(&self, reference: &str) -> bool {
+        const STALE: std::time::Duration = std::time::Duration::from_secs(60);
+        let lock = self.path().join(format!("{reference}.lock"));
+        let age = std::fs::metadata(&lock)
+            .and_then(|found| found.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok());
+        age.is_some_and(|age| age > STALE) && std::fs::remove_file(&lock).is_ok()
     }
 
     /// Makes a commit and moves the ref, unless somebody else moved it meanwhile.

@@ -68,7 +68,8 @@ impl Backend for HubApi {
         }
     }
 
-    /// Alive means that it answers; ready means besides that it follows the source and writes the state branch.
+    /// Alive means that it answers; ready means besides that it can write the state branch. A source that is away for a while makes nobody
+    /// unready: tunnels and reads go on, and the problem is in the status.
     fn health(&self, endpoint: &str) -> Vec<HealthCheck> {
         let mut checks = vec![HealthCheck {
             name: "ping".to_owned(),
@@ -76,10 +77,10 @@ impl Backend for HubApi {
         }];
         if endpoint == "readyz" {
             let revision = self.revisions.borrow();
-            let failure = if revision.epoch == 0 {
+            let failure = if revision.source.is_none() && revision.problems.is_empty() {
                 Some("the first run is not over".to_owned())
             } else {
-                revision.problems.first().cloned()
+                revision.stopped.clone()
             };
             checks.push(HealthCheck {
                 name: "writer".to_owned(),

@@ -96,15 +96,13 @@ impl DataDirectory {
         &self.path
     }
 
-    /// The epoch for this start: the remembered one while no other hub has written since, else one above everything that was. Seconds since
-    /// 1970 keep it growing also where both the directory and unpushed commits were lost.
+    /// The epoch for this start: above every one before, remembered or on the branch, because the branch may have been put back meanwhile and
+    /// agents refuse a pair (epoch, generation) that they know. Seconds since 1970 keep it growing where directory and commits were lost.
     pub fn epoch(&self, on_branch: u64, now: SystemTime) -> Result<u64, DataError> {
         let mut remembered = self.remembered();
-        if remembered.epoch == 0 || remembered.epoch < on_branch {
-            let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            remembered.epoch = seconds.max(on_branch + 1).max(remembered.epoch + 1);
-            self.remember(&remembered)?;
-        }
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        remembered.epoch = seconds.max(on_branch + 1).max(remembered.epoch + 1);
+        self.remember(&remembered)?;
         Ok(remembered.epoch)
     }
 

@@ -26,7 +26,6 @@ use super::writer::Wake;
 use crate::core::access::{KeyDigest, Refusal, authorize_user};
 use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
-use crate::core::ids::ClusterId;
 use crate::core::registration::{Edit, Edited};
 use crate::core::state::registrations::{Decision, Registration, Token};
 use crate::tunnel::http::{Body, full};
@@ -89,7 +88,7 @@ impl Endpoints {
     }
 
     async fn try_register(&self, request: Request<Incoming>) -> Result<Value, Refusal> {
-        let token = self.check_token(bearer(&request))?;
+        let token = bearer(&request);
         let body: RegistrationRequest = read(request).await?;
         let csr = body
             .metadata
@@ -104,12 +103,7 @@ impl Endpoints {
         let csr = CertificateRequest::parse(csr)
             .map_err(|error| bad(format!("the certificate signing request cannot be used: {error}")))?;
         let key = csr.key_digest().clone();
-        let edit = Edit::Register {
-            spec: body.spec.clone(),
-            key: key.clone(),
-            token,
-        };
-        let registration = self.registration(edit, &body.spec.cluster_id, &key).await?;
+        let registration = self.registration(&body.spec, &key, token).await?;
         let status = self.registration_status(&registration, &csr, &key)?;
         Ok(json!({
             "apiVersion": CLUSTERS_VERSION, "kind": "ClusterRegistrationRequest",
@@ -117,12 +111,30 @@ impl Endpoints {
         }))
     }
 
-    /// A registered key changes nothing, so it is answered from memory; everything else goes to the writer.
-    async fn registration(&self, edit: Edit, cluster: &ClusterId, key: &KeyDigest) -> Result<Registration, Refusal> {
-        let known = self.revisions.borrow().state.registrations.clusters.get(cluster).cloned();
-        if let Some(known) = known.filter(|known| known.key_digest == key.as_str() && known.decision == Decision::Approved) {
+    /// A registered key changes nothing, so it is answered from memory, and whatever came of the token since; everything else goes to the writer.
+    async fn registration(
+        &self,
+        spec: &RegistrationSpec,
+        key: &KeyDigest,
+        token: Option<String>,
+    ) -> Result<Registration, Refusal> {
+        let known = self
+            .revisions
+            .borrow()
+            .state
+            .registrations
+            .clusters
+            .get(&spec.cluster_id)
+            .cloned();
+        let same = |known: &Registration| known.key_digest == key.as_str() && known.decision != Decision::Denied;
+        if let Some(known) = known.filter(same) {
             return Ok(known);
         }
+        let edit = Edit::Register {
+            spec: spec.clone(),
+            key: key.clone(),
+            token: self.check_token(token)?,
+        };
         match self.edit(edit).await? {
             Edited::Registration(registration) => Ok(registration),
             Edited::Token => Err(Refusal::new(
@@ -298,7 +310,7 @@ impl Endpoints {
             let desired = id.map(|id| revision.tree(id));
             json!({
                 "name": record.cluster.name, "namespace": record.cluster.namespace, "id": id, "desired": desired,
-                "applied": live.as_ref().and_then(|live| live.applied), "connected": live.as_ref().is_some_and(super::registry::Live::is_connected),
+                "applied": live.as_ref().and_then(|live| live.applied), "connected": live.as_ref().is_some_and(|live| live.is_connected()),
                 "address": live.as_ref().map(|live| live.address.to_string()), "since": live.as_ref().map(|live| seconds(live.connected)),
             })
         });

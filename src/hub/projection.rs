@@ -164,14 +164,14 @@ impl Projection {
         self.put(
             CLUSTERS_GROUP,
             "managedclusters",
-            managed_cluster(revision, record, live.as_ref(), now),
+            managed_cluster(revision, record, live.as_deref(), now),
             shown,
         );
         for (directory, state) in revision.state.clusters.get(&record.cluster.namespace).into_iter().flatten() {
             self.put(
                 APPS_GROUP,
                 "descriptions",
-                description(&record.cluster, directory, state, live.as_ref()),
+                description(&record.cluster, directory, state, live.as_deref()),
                 shown,
             );
         }

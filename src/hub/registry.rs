@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::acceptor::{Session, Sessions};
 use super::proxy::{Lookup, Tunnels};
@@ -17,6 +19,7 @@ use crate::core::pipeline::nearest;
 use crate::core::state::registrations::{Decision, Registration};
 use crate::core::status::DescriptionReport;
 use crate::tunnel::TunnelHandle;
+use crate::wire::control::Report;
 
 /// What is known of a cluster's agent at the moment.
 #[derive(Debug, Clone)]
@@ -37,8 +40,10 @@ pub struct Live {
     pub held: Option<ObjectId>,
     /// The tree that it applied without a failure.
     pub applied: Option<ObjectId>,
-    /// Its Descriptions by name.
-    pub descriptions: BTreeMap<String, Arc<DescriptionReport>>,
+    /// Its Descriptions by name: those that are desired, within the limits of a report.
+    pub descriptions: Arc<BTreeMap<String, Arc<DescriptionReport>>>,
+    /// The key of its certificate.
+    key: KeyDigest,
     session: u64,
 }
 
@@ -52,7 +57,7 @@ impl Live {
 /// All agents.
 #[derive(Debug)]
 pub struct Registry {
-    live: Mutex<HashMap<ClusterId, Live>>,
+    live: Mutex<HashMap<ClusterId, Arc<Live>>>,
     revisions: watch::Receiver<Arc<Revision>>,
     joined: mpsc::Sender<(u64, Session)>,
     changed: mpsc::Sender<ClusterId>,
@@ -75,13 +80,13 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterId, Live>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterId, Arc<Live>>> {
         // Values are replaced whole, so a panic elsewhere leaves nothing half-written.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of one cluster.
-    pub fn get(&self, cluster: &ClusterId) -> Option<Live> {
+    pub fn get(&self, cluster: &ClusterId) -> Option<Arc<Live>> {
         self.lock().get(cluster).cloned()
     }
 
@@ -93,20 +98,61 @@ impl Registry {
     /// Changes what is known, if the session is still the cluster's newest.
     pub fn update(&self, cluster: &ClusterId, session: u64, change: impl FnOnce(&mut Live)) {
         if let Some(live) = self.lock().get_mut(cluster).filter(|live| live.session == session) {
-            change(live);
+            change(Arc::make_mut(live));
         }
         self.announce(cluster);
     }
 
-    /// Forgets a cluster that left the fleet.
-    pub fn retain(&self, keep: impl Fn(&ClusterId) -> bool) {
-        self.lock().retain(|cluster, live| {
-            let kept = keep(cluster);
-            if !kept {
-                live.handle.closed().cancel();
+    /// Keeps what an agent reports of its deliveries. Names that nothing desires are left out: a hub's memory never grows by what a peer makes up.
+    pub fn report(&self, cluster: &ClusterId, session: u64, report: Report, now: Timestamp) {
+        let state = self.revisions.borrow().state.clone();
+        let namespace = state
+            .registrations
+            .clusters
+            .get(cluster)
+            .map(|known| &*known.dedicated_namespace);
+        let desired = namespace.and_then(|namespace| state.clusters.get(namespace));
+        let is_desired = |name: &String| desired.is_some_and(|desired| desired.contains_key(name));
+        self.update(cluster, session, |live| {
+            live.heard = now;
+            live.held = report.held.then_some(report.tree).or(live.held);
+            live.applied = report.applied.then_some(report.tree).or(live.applied);
+            let descriptions = Arc::make_mut(&mut live.descriptions);
+            for description in report.descriptions.into_iter().filter(|reported| is_desired(&reported.name)) {
+                descriptions.insert(description.name.clone(), Arc::new(description.within_limits()));
             }
-            kept
+            descriptions.retain(|name, _| is_desired(name));
         });
+    }
+
+    /// Closes tunnels whose cluster or key is no longer the registered one, with every revision until the token ends: a session never outlives
+    /// its right.
+    pub async fn enforce(self: Arc<Self>, stop: CancellationToken) {
+        let mut revisions = self.revisions.clone();
+        loop {
+            revisions.borrow_and_update();
+            self.close_unwelcome();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = revisions.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn close_unwelcome(&self) {
+        let unwelcome: Vec<(ClusterId, Arc<Live>)> = self
+            .lock()
+            .iter()
+            .filter(|(cluster, live)| live.is_connected() && self.admit(cluster, &live.key).is_err())
+            .map(|(cluster, live)| (cluster.clone(), Arc::clone(live)))
+            .collect();
+        for (cluster, live) in unwelcome {
+            info!(cluster = %cluster, address = %live.address, "the tunnel is closed: its cluster or key is no longer the registered one");
+            live.handle.begin_close();
+        }
+        let revision = self.revisions.borrow().clone();
+        self.lock()
+            .retain(|cluster, live| live.is_connected() || revision.state.registrations.clusters.contains_key(cluster));
     }
 
     fn announce(&self, cluster: &ClusterId) {
@@ -147,21 +193,28 @@ impl Sessions for Registry {
             connected: now,
             heard: now,
             lost: None,
-            status: session.hello.status.clone(),
+            status: session.hello.status.clone().within_limits(),
             held: session.hello.held,
             applied: session.hello.applied,
-            descriptions: BTreeMap::new(),
+            descriptions: Arc::default(),
+            key: session.key.clone(),
             session: number,
         };
-        let cluster = session.cluster.clone();
-        let before = self.lock().insert(cluster.clone(), live);
+        let (cluster, handle) = (session.cluster.clone(), session.handle.clone());
+        // The key may have been replaced since the connection was let in.
+        if let Err(refusal) = self.admit(&cluster, &session.key) {
+            info!(cluster = %cluster, refusal = %refusal, "a tunnel was refused");
+            return handle.begin_close();
+        }
+        let before = self.lock().insert(cluster.clone(), Arc::new(live));
         if let Some(before) = before {
-            before.handle.closed().cancel();
+            before.handle.begin_close();
         }
         self.announce(&cluster);
         // Thousands may come back at once; the queue is as long as that, and an agent that finds it full dials again.
         if self.joined.try_send((number, session)).is_err() {
-            tracing::warn!(cluster = %cluster, "too many agents joined at once; this one has to dial again");
+            warn!(cluster = %cluster, "too many agents joined at once; this one has to dial again");
+            handle.begin_close();
         }
     }
 }
@@ -169,30 +222,33 @@ impl Sessions for Registry {
 impl Tunnels for Registry {
     fn find(&self, cluster: &str) -> Lookup {
         let revision = self.revisions.borrow().clone();
-        let fleet = revision.state.managed_clusters.values().map(|record| &record.cluster);
-        let known = fleet
-            .clone()
-            .find(|known| known.id.as_ref().is_some_and(|id| id.as_str() == cluster));
-        let Some((known, id)) = known.and_then(|known| Some((known, known.id.clone()?))) else {
-            let names = fleet.clone().map(|known| known.name.as_str());
-            let ids = fleet.filter_map(|known| known.id.as_ref().map(ClusterId::as_str));
+        let approved = |known: &&Registration| known.decision == Decision::Approved;
+        let all = &revision.state.registrations.clusters;
+        let id = cluster.parse::<ClusterId>().ok();
+        let Some(known) = id.and_then(|id| all.get(&id)).filter(approved) else {
+            let fleet = all.values().filter(approved);
+            let words = fleet.flat_map(|known| [known.cluster_name.as_str(), known.cluster_id.as_str()]);
             return Lookup::Unknown {
-                near: nearest(cluster, names.chain(ids)),
+                near: nearest(cluster, words),
             };
         };
+        let id = known.cluster_id.clone();
         match self.get(&id) {
-            Some(live) if live.is_connected() => Lookup::Online { id, tunnel: live.handle },
+            Some(live) if live.is_connected() => Lookup::Online {
+                id,
+                tunnel: live.handle.clone(),
+            },
             Some(live) => {
                 let since = live
                     .lost
                     .map_or_else(|| "since a moment ago".to_owned(), |lost| format!("since {}", seconds(lost)));
                 Lookup::Offline {
-                    name: known.name.clone(),
+                    name: known.cluster_name.clone(),
                     since,
                 }
             }
             None => Lookup::Offline {
-                name: known.name.clone(),
+                name: known.cluster_name.clone(),
                 since: "since this hub started".to_owned(),
             },
         }

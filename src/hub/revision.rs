@@ -28,8 +28,12 @@ pub struct Revision {
     pub diagnostics: Arc<Vec<Diagnostic>>,
     /// ApplyLater changes that wait.
     pub pending: Arc<Vec<Pending>>,
-    /// Each cluster's desired tree, by cluster id.
+    /// Each cluster's desired tree as agents are offered it, by cluster id. While a commit has to be pushed first, those of one before it.
     pub trees: Arc<BTreeMap<ClusterId, ObjectId>>,
+    /// The generation of `trees`.
+    pub offered: u64,
+    /// What keeps the hub from writing the state branch.
+    pub stopped: Option<String>,
     /// What keeps the hub from following the source or writing the state branch; empty when all is well.
     pub problems: Arc<Vec<String>>,
     /// How many commits the remote state branch lacks, and since when (RFC 3339).
@@ -37,6 +41,12 @@ pub struct Revision {
 }
 
 impl Revision {
+    /// Whether another revision of the same outcome says nothing else.
+    pub fn says_the_same(&self, other: &Revision) -> bool {
+        let told = |revision: &Revision| (revision.problems.clone(), revision.stopped.clone(), revision.unpushed.clone());
+        Arc::ptr_eq(&self.trees, &other.trees) && told(self) == told(other)
+    }
+
     /// The desired tree of a cluster.
     pub fn tree(&self, cluster: &ClusterId) -> ObjectId {
         self.trees.get(cluster).copied().unwrap_or(ObjectId::EMPTY_TREE)

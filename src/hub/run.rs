@@ -149,13 +149,14 @@ impl Hub {
             render: config.render,
             limits: Limits::default(),
         };
+        let (wakes, wake_queue) = mpsc::channel(WAKE_QUEUE);
         let epoch_of = Arc::clone(&data);
-        let (writer, revisions) = Writer::start(source.clone(), state.clone(), settings, |on_branch, _| {
-            // A directory that cannot be written fails the start below, when the administrator's kubeconfig is written.
+        let own = state.reference.clone();
+        let (writer, revisions) = Writer::start(source.clone(), state.clone(), settings, wakes.downgrade(), |on_branch| {
+            // A directory that cannot be written failed the start above, when the administrator's kubeconfig was written.
             epoch_of.epoch(on_branch, SystemTime::now()).unwrap_or(on_branch + 1)
         })?;
         info!(epoch = writer.epoch(), address = %address, ca = %authority.hash(), "the hub starts");
-        let (wakes, wake_queue) = mpsc::channel(WAKE_QUEUE);
         let parts = Parts {
             config,
             authority,
@@ -165,14 +166,9 @@ impl Hub {
             tasks: TaskTracker::new(),
         };
         parts.serve(listener, address, state.repo)?;
-        let watcher = source::watch_refs(&source.repo, wakes.clone()).map_err(|error| {
-            warn!(error = %error, "changes of the repository are not watched; it is polled");
-        });
-        let (poll_stop, every) = (stop.clone(), parts.config.poll);
-        parts.tasks.spawn(async move {
-            source::poll(source, every, wakes, poll_stop).await;
-            drop(watcher);
-        });
+        parts
+            .tasks
+            .spawn(source::follow(source, own, parts.config.poll, wakes, stop.clone()));
         parts.tasks.spawn(report_diagnostics(revisions.clone(), stop));
         parts.tasks.close();
         let writer = std::thread::Builder::new()
@@ -209,7 +205,7 @@ async fn open_repositories(config: &HubConfig) -> Result<(source::Source, source
         let source = source::open_source(&config.source, config.branch.as_deref(), &config.data)?;
         let state = source::open_state(&source, config.state_repo.as_ref(), &config.state_branch, &config.data)?;
         if let Some(remote) = &source.remote
-            && let Err(error) = remote.fetch(&source.repo)
+            && let Err(error) = remote.follow(&source.repo)
         {
             warn!(error = %error, "the source cannot be fetched now; the last fetched state counts");
         }
@@ -256,6 +252,7 @@ impl Parts {
         let (changed, changes) = mpsc::channel(CHANGE_QUEUE);
         let metrics = Arc::new(Metrics::default());
         let registry = Arc::new(Registry::new(self.revisions.clone(), joined, changed));
+        self.tasks.spawn(Arc::clone(&registry).enforce(self.stop.clone()));
         let origin = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
         let store = Arc::new(Store::new(origin, WATCH_HISTORY));
         let projection = Projection::new(Arc::clone(&store), Arc::clone(&registry), Arc::clone(&metrics));

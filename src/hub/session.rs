@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -20,11 +20,17 @@ use super::delivery;
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::revision::Revision;
-use crate::core::ids::ObjectId;
+use crate::core::access::KeyDigest;
+use crate::core::ids::{ClusterId, ObjectId};
 use crate::git::{Repo, RepoError};
-use crate::tunnel::control::ControlError;
+use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
 use crate::wire::content::{ContentError, pack};
-use crate::wire::control::{Offer, Report, ToAgent, ToHub};
+use crate::wire::control::{Hello, Offer, ToAgent, ToHub};
+
+/// Answers that an agent may wait for at once; a correct one waits for one or two.
+const ASKS: usize = 16;
+/// How long an agent may take to take the last message.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// What every session works with.
 #[derive(Debug)]
@@ -56,24 +62,45 @@ enum SessionError {
     Repo(#[from] RepoError),
     #[error(transparent)]
     Content(#[from] ContentError),
+    #[error("the agent asks for more than {ASKS} things without taking the answers")]
+    TooManyAsks,
 }
 
-/// Serves one agent until its tunnel ends.
+/// Serves one agent until its tunnel ends. Receiving never waits for sending, so that two sides with full queues still take what the other says.
 pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
-    let cluster = session.cluster.clone();
-    let closed = session.handle.closed();
-    let handle = session.handle.clone();
-    info!(cluster = %cluster, address = %session.address, held = ?session.hello.held, applied = ?session.hello.applied, "agent connected");
-    let mut agent = Agent {
+    let Session {
+        cluster,
+        handle,
+        address,
+        hello,
+        ..
+    } = &session;
+    let (cluster, handle) = (cluster.clone(), handle.clone());
+    info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
+    warn_of_newer_epoch(&context, &cluster, hello.epoch);
+    let (asked, asks) = mpsc::channel(ASKS);
+    let incoming = Incoming {
         context: Arc::clone(&context),
         number,
-        session,
+        cluster: cluster.clone(),
+        asked,
+    };
+    let outgoing = Outgoing {
+        context: Arc::clone(&context),
+        cluster: cluster.clone(),
+        key: session.key,
+        protocol: session.protocol,
+        hello: session.hello,
+        sender: session.sender,
         offered: None,
         allowed: None,
     };
     let ended = tokio::select! {
-        ended = agent.serve() => ended,
-        () = closed.cancelled() => Ok(()),
+        ended = incoming.serve(session.receiver) => ended,
+        ended = outgoing.serve(asks) => ended,
+        () = handle.closed().cancelled_owned() => Ok(()),
+        // An agent that takes nothing must not hold up the end.
+        () = grace(&context.stop) => Ok(()),
     };
     if let Err(error) = &ended {
         warn!(cluster = %cluster, error = %error, cause = ?std::error::Error::source(error), "the session with the agent ended");
@@ -85,31 +112,100 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     info!(cluster = %cluster, "agent disconnected");
 }
 
-struct Agent {
+async fn grace(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DRAIN_GRACE).await;
+}
+
+/// An agent refuses deliveries that are older than what it took, so a hub with a lower epoch would offer in vain.
+fn warn_of_newer_epoch(context: &SessionContext, cluster: &ClusterId, taken: u64) {
+    let epoch = context.revisions.borrow().epoch;
+    if epoch > 0 && taken > epoch {
+        warn!(cluster = %cluster, taken, epoch, "the agent took deliveries of a hub with a higher epoch and refuses this one's; restart this hub to take over");
+    }
+}
+
+/// What an agent asks for and is answered in order.
+#[derive(Debug)]
+enum Ask {
+    Content(ObjectId, Vec<ObjectId>),
+    Certificate(String),
+}
+
+/// Takes what the agent says. Never waits.
+struct Incoming {
     context: Arc<SessionContext>,
     number: u64,
-    session: Session,
-    /// Epoch, generation and tree of the last offer.
-    offered: Option<(u64, u64, ObjectId)>,
+    cluster: ClusterId,
+    asked: mpsc::Sender<Ask>,
+}
+
+impl Incoming {
+    async fn serve(self, mut receiver: ControlReceiver<ToHub>) -> Result<(), SessionError> {
+        while let Some(received) = receiver.receive().await? {
+            self.take(received.message)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, message: ToHub) -> Result<(), SessionError> {
+        let now = Timestamp::now();
+        let registry = &self.context.registry;
+        match message {
+            ToHub::Heartbeat { status } => registry.update(&self.cluster, self.number, |live| {
+                live.heard = now;
+                live.status = status.within_limits();
+            }),
+            ToHub::Report(report) => {
+                debug!(cluster = %self.cluster, tree = %report.tree, held = report.held, applied = report.applied, "report");
+                if report.applied {
+                    self.context.metrics.applied.inc();
+                }
+                registry.report(&self.cluster, self.number, report, now);
+            }
+            ToHub::Want { tree, ids } => self.ask(Ask::Content(tree, ids))?,
+            ToHub::Renew { csr } => self.ask(Ask::Certificate(csr))?,
+            // An agent introduces itself once; what a newer agent says besides is not for this version.
+            ToHub::Hello(_) | ToHub::Ignored => {}
+        }
+        Ok(())
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), SessionError> {
+        self.asked.try_send(ask).map_err(|_| SessionError::TooManyAsks)
+    }
+}
+
+/// Says everything that the hub has to say, one message after the other.
+struct Outgoing {
+    context: Arc<SessionContext>,
+    cluster: ClusterId,
+    key: KeyDigest,
+    protocol: u32,
+    hello: Hello,
+    sender: ControlSender<ToAgent>,
+    /// The tree that was offered last, or that the agent had applied when it came.
+    offered: Option<ObjectId>,
     /// What the offered tree reaches, worked out at the first `Want`.
     allowed: Option<(ObjectId, Arc<HashSet<ObjectId>>)>,
 }
 
-impl Agent {
-    async fn serve(&mut self) -> Result<(), SessionError> {
+impl Outgoing {
+    async fn serve(mut self, mut asks: mpsc::Receiver<Ask>) -> Result<(), SessionError> {
         let mut revisions = self.context.revisions.clone();
         let welcome = ToAgent::Welcome {
-            protocol: self.session.protocol,
+            protocol: self.protocol,
             heartbeat_seconds: self.context.heartbeat_seconds,
             epoch: revisions.borrow_and_update().epoch,
         };
-        self.session.sender.send(&welcome, b"").await?;
+        self.sender.send(&welcome, b"").await?;
         self.offer_if_needed().await?;
         let stop = self.context.stop.clone();
         loop {
             tokio::select! {
-                received = self.session.receiver.receive() => match received? {
-                    Some(received) => self.answer(received.message).await?,
+                ask = asks.recv() => match ask {
+                    Some(Ask::Content(tree, ids)) => self.send_wanted(tree, ids).await?,
+                    Some(Ask::Certificate(csr)) => self.renew(&csr).await?,
                     None => return Ok(()),
                 },
                 changed = revisions.changed() => match changed {
@@ -119,10 +215,7 @@ impl Agent {
                     }
                     Err(_) => return Ok(()),
                 },
-                () = stop.cancelled() => {
-                    self.session.sender.send(&ToAgent::Drain {}, b"").await?;
-                    return Ok(());
-                }
+                () = stop.cancelled() => return Ok(self.sender.send(&ToAgent::Drain {}, b"").await?),
             }
         }
     }
@@ -131,60 +224,43 @@ impl Agent {
     async fn offer_if_needed(&mut self) -> Result<(), SessionError> {
         let revision = self.context.revisions.borrow().clone();
         // Before its first commit a hub knows nothing that could be desired.
-        let known = revision.commit.is_some() && revision.trees.contains_key(&self.session.cluster);
-        let tree = revision.tree(&self.session.cluster);
-        let last = self.offered.map(|(_, _, tree)| tree);
+        let known = revision.commit.is_some() && revision.trees.contains_key(&self.cluster);
+        let tree = revision.tree(&self.cluster);
+        let last = self.offered;
         if !known || last == Some(tree) {
             return Ok(());
         }
-        if last.is_none() && self.session.hello.applied == Some(tree) {
-            self.offered = Some((revision.epoch, revision.generation, tree));
+        if last.is_none() && self.hello.applied == Some(tree) {
+            self.offered = Some(tree);
             return Ok(());
         }
-        let base = last.or(self.session.hello.held);
+        let base = last.or(self.hello.held);
         let repo = self.context.repo.clone();
         let objects = blocking(move || delivery::difference(&repo, base, tree)).await?;
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
         let offer = Offer {
             epoch: revision.epoch,
-            generation: revision.generation,
+            generation: revision.offered,
             tree,
             base,
             objects: batch.objects,
         };
-        debug!(cluster = %self.session.cluster, tree = %tree, generation = offer.generation, objects = offer.objects.len(), "offer");
+        debug!(cluster = %self.cluster, tree = %tree, generation = offer.generation, objects = offer.objects.len(), "offer");
         self.context.metrics.offers.inc();
         self.context.metrics.objects_sent.inc_by(offer.objects.len() as u64);
-        self.offered = Some((revision.epoch, revision.generation, tree));
-        self.session.sender.send(&ToAgent::Offer(offer), &batch.attachment).await?;
-        Ok(())
-    }
-
-    async fn answer(&mut self, message: ToHub) -> Result<(), SessionError> {
-        let cluster = self.session.cluster.clone();
-        let now = Timestamp::now();
-        match message {
-            ToHub::Heartbeat { status } => self.context.registry.update(&cluster, self.number, |live| {
-                live.heard = now;
-                live.status = *status;
-            }),
-            ToHub::Want { tree, ids } => self.send_wanted(tree, ids).await?,
-            ToHub::Report(report) => self.keep(report, now),
-            ToHub::Renew { csr } => self.renew(&csr).await?,
-            // An agent introduces itself once; what a newer agent says besides is not for this version.
-            ToHub::Hello(_) | ToHub::Ignored => {}
-        }
+        self.offered = Some(tree);
+        self.sender.send(&ToAgent::Offer(offer), &batch.attachment).await?;
         Ok(())
     }
 
     async fn send_wanted(&mut self, tree: ObjectId, ids: Vec<ObjectId>) -> Result<(), SessionError> {
-        let Some((_, _, offered)) = self.offered.filter(|(_, _, offered)| *offered == tree) else {
+        let Some(offered) = self.offered.filter(|offered| *offered == tree) else {
             // It belongs to an offer that a newer one has replaced.
             let answer = ToAgent::Content {
                 objects: Vec::new(),
                 missing: ids,
             };
-            return Ok(self.session.sender.send(&answer, b"").await?);
+            return Ok(self.sender.send(&answer, b"").await?);
         };
         let allowed = self.reachable(offered).await?;
         let repo = self.context.repo.clone();
@@ -200,7 +276,7 @@ impl Agent {
                 objects: batch.objects,
                 missing: missing.take().unwrap_or_default(),
             };
-            self.session.sender.send(&answer, &batch.attachment).await?;
+            self.sender.send(&answer, &batch.attachment).await?;
         }
         Ok(())
     }
@@ -217,23 +293,6 @@ impl Agent {
         Ok(allowed)
     }
 
-    fn keep(&mut self, report: Report, now: Timestamp) {
-        let cluster = self.session.cluster.clone();
-        let current = self.offered.is_none_or(|(_, _, tree)| report.tree == tree);
-        debug!(cluster = %cluster, tree = %report.tree, held = report.held, applied = report.applied, current, "report");
-        if report.applied {
-            self.context.metrics.applied.inc();
-        }
-        self.context.registry.update(&cluster, self.number, |live| {
-            live.heard = now;
-            live.held = report.held.then_some(report.tree).or(live.held);
-            live.applied = report.applied.then_some(report.tree).or(live.applied);
-            for description in report.descriptions {
-                live.descriptions.insert(description.name.clone(), Arc::new(description));
-            }
-        });
-    }
-
     /// A new certificate for the key that is registered; the cluster comes from the verified certificate of this tunnel alone.
     async fn renew(&mut self, csr: &str) -> Result<(), SessionError> {
         let refused = |code: &str, message: String| ToAgent::Refused {
@@ -243,7 +302,7 @@ impl Agent {
         };
         let answer = match CertificateRequest::parse(csr) {
             Err(error) => refused("Invalid", format!("the certificate signing request cannot be used: {error}")),
-            Ok(request) if request.key_digest() != &self.session.key => {
+            Ok(request) if request.key_digest() != &self.key => {
                 refused("Forbidden", "the request is for another key than the tunnel's".to_owned())
             }
             Ok(request) => {
@@ -251,17 +310,17 @@ impl Agent {
                 match self
                     .context
                     .authority
-                    .issue_agent(&self.session.cluster, &request, SystemTime::now(), lifetime)
+                    .issue_agent(&self.cluster, &request, SystemTime::now(), lifetime)
                 {
                     Ok(certificate) => {
-                        info!(cluster = %self.session.cluster, "renewed the agent's certificate");
+                        info!(cluster = %self.cluster, "renewed the agent's certificate");
                         ToAgent::Certificate { pem: certificate.pem }
                     }
                     Err(error) => refused("Internal", error.to_string()),
                 }
             }
         };
-        Ok(self.session.sender.send(&answer, b"").await?)
+        Ok(self.sender.send(&answer, b"").await?)
     }
 }
 

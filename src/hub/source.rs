@@ -1,5 +1,6 @@
 //! The source and state repositories: where they are, how they are followed. Fetches and watches; parses nothing.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,8 +35,6 @@ pub struct StateRepository {
     pub reference: String,
     /// The remote that is pushed to, if any.
     pub remote: Option<Remote>,
-    /// Commits that the remote lacked when it was opened.
-    pub unpushed: usize,
 }
 
 /// A repository elsewhere.
@@ -62,31 +61,41 @@ pub enum SourceError {
     /// The local copy cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Somebody else wrote to a remote ref.
-    #[error("{reference} of {url} is at {found}, and this hub has not put it there")]
-    Foreign {
-        /// The remote.
-        url: String,
-        /// The ref there.
-        reference: String,
-        /// What it points to.
-        found: String,
-    },
-    /// The remote state branch and the one here have both gone on from where they were the same.
+    /// Somebody else pushed to the state branch.
     #[error(
-        "foreign commit: {reference} of {url} is at {found}, which this hub did not write, and {unpushed} commits here are not in it. Stop the \
-         other writer, then restart this hub with an empty data directory to go on from what is there"
+        "foreign commit on branch {branch} of {url}: found {found}, this hub has {mine}, which does not follow from it. Stop the other \
+         writer, then restart this hub with an empty data directory to go on from what is there, or put the branch back with: git push --force \
+         {url} {mine}:refs/heads/{branch}"
     )]
-    Parted {
-        /// The remote.
+    Foreign {
+        /// The address.
         url: String,
-        /// The ref there.
-        reference: String,
-        /// What it points to.
-        found: ObjectId,
-        /// Commits of this hub that are not there.
-        unpushed: usize,
+        /// The state branch.
+        branch: String,
+        /// What is there.
+        found: String,
+        /// What this hub wrote.
+        mine: ObjectId,
     },
+}
+
+impl Source {
+    /// That the branch is not there, with what there is.
+    pub fn missing(&self) -> Result<RepoError, RepoError> {
+        let branch = self.branch.clone();
+        Ok(match &self.remote {
+            Some(remote) => RepoError::NoRemoteBranch {
+                url: remote.url.to_string(),
+                branch,
+                branches: "not known: nothing was fetched yet".to_owned(),
+            },
+            None => RepoError::NoBranch {
+                path: self.repo.path().to_owned(),
+                branch,
+                branches: branch_list(&self.repo.names_below("refs/heads/")?),
+            },
+        })
+    }
 }
 
 fn address(url: &RepositoryUrl) -> String {
@@ -107,14 +116,31 @@ impl Remote {
         })
     }
 
-    /// Fetches if the remote ref moved; says whether it did. A ref that is gone leaves what is here.
-    pub fn fetch(&self, repo: &Repo) -> Result<bool, SourceError> {
+    /// Fetches if the remote ref moved; says whether the remote has it. A ref that is gone leaves what is here.
+    fn fetch(&self, repo: &Repo) -> Result<bool, SourceError> {
         let there = self.git.remote_ref(&address(&self.url), &self.reference)?;
-        if there.is_none() || there == repo.resolve(&self.tracking)? {
-            return Ok(false);
+        if there.is_some() && there != repo.resolve(&self.tracking)? {
+            self.git.fetch(&address(&self.url), &self.reference, &self.tracking)?;
         }
-        self.git.fetch(&address(&self.url), &self.reference, &self.tracking)?;
-        Ok(true)
+        Ok(there.is_some())
+    }
+
+    /// Fetches the source branch if it moved; that it is not there is an error.
+    pub fn follow(&self, repo: &Repo) -> Result<(), SourceError> {
+        if self.fetch(repo)? {
+            return Ok(());
+        }
+        let names = self.git.remote_branches(&address(&self.url))?;
+        Err(RepoError::NoRemoteBranch {
+            url: self.url.to_string(),
+            branch: self.branch().to_owned(),
+            branches: branch_list(&names),
+        }
+        .into())
+    }
+
+    fn branch(&self) -> &str {
+        self.reference.strip_prefix("refs/heads/").unwrap_or(&self.reference)
     }
 
     /// What the remote was last seen to have.
@@ -122,29 +148,48 @@ impl Remote {
         repo.resolve(&self.tracking)
     }
 
-    /// Pushes a local ref with a lease on what the remote was last seen to have.
-    pub fn push(&self, repo: &Repo, local: &str) -> Result<(), SourceError> {
-        let (seen, head) = (self.seen(repo)?, repo.resolve(local)?);
-        if let Err(error) = self.git.push(&address(&self.url), local, &self.reference, seen) {
-            self.judge_failure(error, seen, head)?;
+    /// Pushes a commit with a lease on what the remote was last seen to have.
+    pub fn push(&self, repo: &Repo, commit: ObjectId) -> Result<(), SourceError> {
+        let Err(error) = self.push_over(repo, commit, self.seen(repo)?) else {
+            return Ok(());
+        };
+        // What the remote has now, not what git printed, tells a lost line from a lost race and from a lost answer.
+        let before = self.seen(repo)?;
+        let Ok(known) = self.fetch(repo) else { return Err(error) };
+        let there = if known { self.seen(repo)? } else { None };
+        match there {
+            there if there == before => Err(error),
+            Some(there) if repo.leads_to(there, commit)? => self.push_over(repo, commit, Some(there)),
+            there => Err(SourceError::Foreign {
+                url: self.url.to_string(),
+                branch: self.branch().to_owned(),
+                found: there.map_or("nothing".to_owned(), |id| id.to_string()),
+                mine: commit,
+            }),
         }
-        if let Some(head) = head {
-            repo.move_ref(&self.tracking, seen, head)?;
+    }
+
+    fn push_over(&self, repo: &Repo, commit: ObjectId, seen: Option<ObjectId>) -> Result<(), SourceError> {
+        if seen != Some(commit) {
+            self.git.push(&address(&self.url), commit, &self.reference, seen)?;
+            repo.move_ref(&self.tracking, seen, commit)?;
         }
         Ok(())
     }
+}
 
-    /// A push that failed. What the remote has now, not what git printed, tells a lost line from a lost race and from a lost answer.
-    fn judge_failure(&self, error: GitError, seen: Option<ObjectId>, head: Option<ObjectId>) -> Result<(), SourceError> {
-        match self.git.remote_ref(&address(&self.url), &self.reference) {
-            Ok(there) if there == head => Ok(()),
-            Ok(there) if there != seen => Err(SourceError::Foreign {
-                url: address(&self.url),
-                reference: self.reference.clone(),
-                found: there.map_or_else(|| "nothing".to_owned(), |id| id.to_string()),
-            }),
-            Ok(_) | Err(_) => Err(error.into()),
-        }
+/// Branches for a message, without the hub's own.
+fn branch_list(names: &[String]) -> String {
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !name.starts_with("branchline/"))
+        .take(20)
+        .collect();
+    if names.is_empty() {
+        "none; push a first commit".to_owned()
+    } else {
+        names.join(", ")
     }
 }
 
@@ -165,9 +210,7 @@ pub fn open_source(url: &RepositoryUrl, branch: Option<&str>, data: &Path) -> Re
             let repo = Repo::init_bare(&data.join("repository.git"))?;
             let branch = match branch {
                 Some(branch) => branch.to_owned(),
-                None => Git::new(repo.path())?
-                    .remote_default_branch(text)?
-                    .unwrap_or_else(|| "main".to_owned()),
+                None => default_branch(&repo, text)?,
             };
             let tracking = format!("refs/remotes/source/{branch}");
             let remote = Remote::new(url, &repo, &format!("refs/heads/{branch}"), &tracking)?;
@@ -178,6 +221,21 @@ pub fn open_source(url: &RepositoryUrl, branch: Option<&str>, data: &Path) -> Re
                 remote: Some(remote),
             })
         }
+    }
+}
+
+/// The remote's default branch; while the remote does not answer, the one that was followed before.
+fn default_branch(repo: &Repo, url: &str) -> Result<String, SourceError> {
+    let known = repo.names_below("refs/remotes/source/")?;
+    match Git::new(repo.path())?.remote_default_branch(url) {
+        Ok(branch) => Ok(branch.unwrap_or_else(|| "main".to_owned())),
+        Err(error) => match &known[..] {
+            [only] => {
+                warn!(error = %error, branch = %only, "the source does not answer; the branch that was followed before counts");
+                Ok(only.clone())
+            }
+            _ => Err(error.into()),
+        },
     }
 }
 
@@ -196,85 +254,110 @@ pub fn open_state(
         Some(url) => (Repo::init_bare(&data.join("state.git"))?, Some(url.clone())),
     };
     let remote = url.map(|url| Remote::new(&url, &repo, &reference, &tracking)).transpose()?;
-    let mut state = StateRepository {
-        repo,
-        reference,
-        remote,
-        unpushed: 0,
-    };
-    state.unpushed = meet_remote_state(&state)?;
+    let state = StateRepository { repo, reference, remote };
+    adopt_remote_state(&state)?;
     Ok(state)
 }
 
-/// Brings the state branch here and the remote one together, and says how many commits the remote lacks. A new copy begins where the remote
-/// is: recovery is a clone. A copy that is behind follows, one that is ahead pushes; two histories that have parted are for a person.
-fn meet_remote_state(state: &StateRepository) -> Result<usize, SourceError> {
-    let Some(remote) = &state.remote else { return Ok(0) };
+/// A new copy begins where the remote state branch is, because recovery is a clone, and one that fell behind another hub goes on from there.
+/// While the remote does not answer, what is here counts, if there is anything.
+fn adopt_remote_state(state: &StateRepository) -> Result<(), SourceError> {
+    let Some(remote) = &state.remote else { return Ok(()) };
     let here = state.repo.resolve(&state.reference)?;
-    match (remote.fetch(&state.repo), here) {
-        (Ok(_), _) => {}
-        // Whoever knows nothing and asks nobody would begin a second history.
-        (Err(error), None) => return Err(error),
-        (Err(error), Some(_)) => {
-            warn!(error = %error, "the state branch cannot be fetched now; the one in the data directory counts")
+    if let Err(error) = remote.fetch(&state.repo) {
+        if here.is_none() {
+            return Err(error);
         }
+        warn!(error = %error, "the remote state branch cannot be fetched now; the local one counts");
     }
-    let (Some(here), Some(there)) = (here, remote.seen(&state.repo)?) else {
-        return begin_state(state, remote, here);
+    let Some(seen) = remote.seen(&state.repo)? else {
+        return Ok(());
     };
-    match state.repo.ahead_behind(here, there)? {
-        (unpushed, 0) => Ok(unpushed),
-        (0, _) => {
-            state.repo.move_ref(&state.reference, Some(here), there)?;
-            Ok(0)
-        }
-        (unpushed, _) => Err(SourceError::Parted {
-            url: address(&remote.url),
-            reference: remote.reference.clone(),
-            found: there,
-            unpushed,
+    match here {
+        Some(here) if state.repo.leads_to(seen, here)? => Ok(()),
+        Some(here) if !state.repo.leads_to(here, seen)? => Err(SourceError::Foreign {
+            url: remote.url.to_string(),
+            branch: remote.branch().to_owned(),
+            found: seen.to_string(),
+            mine: here,
         }),
+        here => Ok(state.repo.move_ref(&state.reference, here, seen)?),
     }
 }
 
-/// One of the two has no state branch yet, or neither.
-fn begin_state(state: &StateRepository, remote: &Remote, here: Option<ObjectId>) -> Result<usize, SourceError> {
-    match (here, remote.seen(&state.repo)?) {
-        (None, Some(there)) => {
-            state.repo.move_ref(&state.reference, None, there)?;
-            Ok(0)
+/// Inode and birth: a number may be used again.
+type Directory = (u64, Option<std::time::SystemTime>);
+
+/// Watches a local repository's refs and asks for a run when one moves. Only a hint: events can be lost, so the ref is polled too. A
+/// repository that was replaced by another one is watched anew.
+struct RefWatch {
+    directory: PathBuf,
+    /// The state branch's ref, whose events are the hub's own.
+    own: PathBuf,
+    wakes: mpsc::Sender<Wake>,
+    watcher: Option<(Directory, notify::RecommendedWatcher)>,
+}
+
+impl RefWatch {
+    fn new(source: &Source, own: &str, wakes: mpsc::Sender<Wake>) -> Self {
+        let mut watch = RefWatch {
+            directory: source.repo.path().to_owned(),
+            own: own.into(),
+            wakes,
+            watcher: None,
+        };
+        watch.renew();
+        watch
+    }
+
+    /// Makes the watcher again if there is none, or if the directory is another one than before.
+    fn renew(&mut self) {
+        let found = std::fs::metadata(self.directory.join("refs/heads"));
+        let directory = found.map(|found| (found.ino(), found.created().ok()));
+        match (directory, &self.watcher) {
+            (Ok(directory), Some((watched, _))) if directory == *watched => {}
+            (Ok(directory), _) => {
+                self.watcher = match self.watch() {
+                    Ok(watcher) => Some((directory, watcher)),
+                    Err(error) => {
+                        debug!(error = %error, "changes of the repository are not watched; it is polled");
+                        None
+                    }
+                }
+            }
+            // It may come back as the same directory.
+            (Err(_), _) => {}
         }
-        (Some(here), None) => Ok(state.repo.log(here, usize::MAX)?.len()),
-        (None, None) | (Some(_), Some(_)) => Ok(0),
+    }
+
+    fn watch(&self) -> notify::Result<notify::RecommendedWatcher> {
+        let (wakes, directory, own) = (self.wakes.clone(), self.directory.clone(), self.own.clone());
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let concerns = |path: &PathBuf| is_source_ref(path.strip_prefix(&directory).unwrap_or(path), &own);
+            let relevant = event
+                .as_ref()
+                .is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(concerns));
+            if relevant || event.is_err() {
+                // A full queue already holds a wake-up that will see this change.
+                let _ = wakes.try_send(Wake::Source("watch"));
+            }
+        })?;
+        watcher.watch(&self.directory.join("refs/heads"), RecursiveMode::Recursive)?;
+        watcher.watch(&self.directory, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
     }
 }
 
-/// Watches a local repository's refs and asks for a run when one moves. Only a hint: events can be lost, so the ref is polled too.
-pub fn watch_refs(repo: &Repo, wakes: mpsc::Sender<Wake>) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let relevant = event
-            .as_ref()
-            .is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(|path| is_ref(path)));
-        if relevant || event.is_err() {
-            // A full queue already holds a wake-up that will see this change.
-            let _ = wakes.try_send(Wake::Source("watch"));
-        }
-    })?;
-    let refs: PathBuf = repo.path().join("refs").join("heads");
-    watcher.watch(&refs, RecursiveMode::Recursive)?;
-    watcher.watch(repo.path(), RecursiveMode::NonRecursive)?;
-    Ok(watcher)
-}
-
-fn is_ref(path: &Path) -> bool {
+/// Whether a path below the git directory may be a ref that the hub reads and does not write.
+fn is_source_ref(path: &Path, own: &Path) -> bool {
     let lock = path.extension().is_some_and(|extension| extension == "lock");
-    let own = path.components().any(|part| part.as_os_str() == "branchline");
-    let packed = path.file_name().is_some_and(|name| name == "packed-refs");
-    !lock && !own && (packed || path.components().any(|part| part.as_os_str() == "heads"))
+    let ours = path.starts_with(own) || own.starts_with(path);
+    !lock && !ours && (path == Path::new("packed-refs") || path.starts_with("refs/heads"))
 }
 
-/// Polls until the token ends: asks the remote, fetches when it moved, and wakes the writer.
-pub async fn poll(source: Source, every: Duration, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
+/// Follows the source until the token ends: watches a local repository, asks a remote, fetches when it moved, and wakes the writer.
+pub async fn follow(source: Source, own: String, every: Duration, wakes: mpsc::Sender<Wake>, stop: CancellationToken) {
+    let mut watch = source.remote.is_none().then(|| RefWatch::new(&source, &own, wakes.clone()));
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -283,11 +366,15 @@ pub async fn poll(source: Source, every: Duration, wakes: mpsc::Sender<Wake>, st
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let wake = match fetch(source.clone()).await {
-            Ok(()) => Wake::Source("poll"),
-            Err(error) => Wake::Problem(format!("the source cannot be fetched: {error}")),
+        if let Some(watch) = &mut watch {
+            watch.renew();
+        }
+        let fetched = tokio::select! {
+            () = stop.cancelled() => return,
+            fetched = fetch(source.clone()) => fetched,
         };
-        if wakes.send(wake).await.is_err() {
+        let fetched = fetched.map_err(|error| format!("the source cannot be fetched: {}", chain(&error)));
+        if wakes.send(Wake::Polled(fetched)).await.is_err() {
             return;
         }
     }
@@ -295,17 +382,31 @@ pub async fn poll(source: Source, every: Duration, wakes: mpsc::Sender<Wake>, st
 
 async fn fetch(source: Source) -> Result<(), SourceError> {
     let Some(remote) = source.remote.clone() else { return Ok(()) };
-    let fetched = tokio::task::spawn_blocking(move || remote.fetch(&source.repo)).await;
-    match fetched {
-        Ok(Ok(moved)) => {
-            debug!(moved, "asked the remote");
-            Ok(())
-        }
-        Ok(Err(error)) => {
-            warn!(error = %error, "the source cannot be fetched; the last good state stays");
-            Err(error)
-        }
-        // The runtime is going down.
-        Err(_) => Ok(()),
+    // A task that does not come back is one of a runtime that is going down.
+    let fetched = tokio::task::spawn_blocking(move || remote.follow(&source.repo)).await;
+    fetched.unwrap_or(Ok(()))
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_does_not_wake_itself_and_is_not_deaf() {
+        let is = |path: &str| is_source_ref(Path::new(path), Path::new("refs/heads/branchline/state"));
+        assert!(is("refs/heads/main") && is("refs/heads/team/branchline/main") && is("packed-refs"));
+        assert!(!is("refs/heads/branchline/state") && !is("refs/heads/branchline/state.lock") && !is("refs/heads/branchline"));
+        assert!(!is("refs/heads/main.lock") && !is("HEAD.lock") && !is("objects"));
     }
 }

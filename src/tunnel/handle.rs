@@ -113,9 +113,14 @@ impl TunnelHandle {
         outbound + inbound
     }
 
+    /// Asks for the tunnel's end without waiting for it.
+    pub fn begin_close(&self) {
+        self.shared.close.cancel();
+    }
+
     /// Ends the tunnel: sends what was written, tells the peer, closes the connection. Open streams break off.
     pub async fn close(&self) {
-        self.shared.close.cancel();
+        self.begin_close();
         self.shared.ended.cancelled().await;
     }
 

@@ -14,6 +14,8 @@ mod demo;
 mod faults;
 mod generated_patches;
 mod harness;
+mod hub;
+mod hub_repositories;
 mod kubectl;
 mod port;
 mod registration;

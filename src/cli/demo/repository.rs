@@ -52,7 +52,11 @@ pub(super) fn prepare(folder: &Path) -> Result<(), CliError> {
     };
     let bare = path(folder);
     let repo = Repo::init_bare(&bare).map_err(|error| failed().because(error))?;
-    if repo.branch_names().map_err(|error| failed().because(error))?.is_empty() {
+    if repo
+        .names_below("refs/heads/")
+        .map_err(|error| failed().because(error))?
+        .is_empty()
+    {
         fill(&repo).map_err(|error| failed().because(error))?;
     }
     let clone = folder.join("source");

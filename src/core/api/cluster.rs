@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::ids::ClusterId;
+use crate::core::text::{bounded, cut};
 
 /// `ManagedCluster.spec`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -93,6 +94,41 @@ pub struct ClusterStatus {
     pub message: String,
 }
 
+/// Most resources of a kind that are kept of a status.
+const MAX_RESOURCES: usize = 64;
+/// Longest word in a status.
+const MAX_WORD_BYTES: usize = 253;
+
+impl ClusterStatus {
+    /// What a hub keeps of a status, whatever its agent sent: within the limits, and safe to show. Conditions are the hub's to state.
+    #[must_use]
+    pub fn within_limits(mut self) -> Self {
+        let words = [
+            &mut self.k8s_version,
+            &mut self.agent_version,
+            &mut self.platform,
+            &mut self.apiserver_url,
+            &mut self.cluster_cidr,
+            &mut self.service_cidr,
+        ];
+        for word in words.into_iter().chain(&mut self.last_observed_time) {
+            *word = cut(word, MAX_WORD_BYTES);
+        }
+        let quantities = |of: BTreeMap<String, String>| {
+            let kept = of.into_iter().take(MAX_RESOURCES);
+            kept.map(|(name, quantity)| (cut(&name, MAX_WORD_BYTES), cut(&quantity, MAX_WORD_BYTES)))
+                .collect()
+        };
+        ClusterStatus {
+            allocatable: quantities(self.allocatable),
+            capacity: quantities(self.capacity),
+            conditions: Vec::new(),
+            message: bounded(&self.message),
+            ..self
+        }
+    }
+}
+
 /// Nodes by readiness.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -164,3 +200,27 @@ pub struct RegistrationStatus {
 
 /// Annotation on a registration request that carries the certificate signing request, PEM.
 pub const CSR_ANNOTATION: &str = "branchline.io/certificate-signing-request";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forged_status_is_cut() {
+        let many = (0..10_000).map(|n| (format!("resource-{n}"), "\u{1b}[1m".repeat(1000)));
+        let status = ClusterStatus {
+            k8s_version: "v".repeat(1 << 20),
+            capacity: many.clone().collect(),
+            allocatable: many.collect(),
+            conditions: vec![Value::Null; 100_000],
+            message: "line\n".repeat(1 << 10),
+            ..ClusterStatus::default()
+        };
+        let kept = serde_json::to_string(&status.within_limits()).unwrap_or_default();
+        assert!(
+            kept.len() < 64 << 10 && !kept.contains("\\u001b") && !kept.contains("\\n"),
+            "{}",
+            kept.len()
+        );
+    }
+}

@@ -8,9 +8,9 @@ use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
 use crate::core::api::subscription::{Feed, SubscriptionSpec};
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
 use crate::core::diagnostic::Diagnostic;
-use crate::core::ids::{ClusterId, ObjectId, ObjectKey};
+use crate::core::ids::{ClusterId, ObjectId, ObjectKey, is_dns_name};
 use crate::core::object::Object;
-use crate::core::selector::{Labels, Selector};
+use crate::core::selector::{Labels, Selector, check_label};
 use crate::core::yaml::{self, Limits};
 
 /// The priority of an override that states none.
@@ -243,17 +243,6 @@ fn check_names(definition: &Definition, namespace: &str, out: &mut Vec<Diagnosti
 }
 
 const DNS_HINT: &str = "use lower-case letters, digits and dashes (RFC 1123)";
-
-/// Whether a name follows RFC 1123 as Kubernetes checks it: a label, or with `dots` a subdomain.
-pub fn is_dns_name(name: &str, max: usize, dots: bool) -> bool {
-    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        let ends = bytes.first().is_some_and(|b| edge(*b)) && bytes.last().is_some_and(|b| edge(*b));
-        ends && bytes.iter().all(|b| edge(*b) || *b == b'-')
-    };
-    name.len() <= max && if dots { name.split('.').all(label) } else { label(name) }
-}
 
 fn check_subscription(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Diagnostic>) {
     let mut report = |pointer: &str, what: &str| out.push(unsupported(definition, pointer, what));
@@ -611,14 +600,24 @@ fn read_cluster(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Cl
             None
         }
     };
-    let labels = object
-        .labels()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
     Some(ClusterDefinition {
         name: object.name().to_owned(),
         namespace: object.namespace().map(str::to_owned),
         cluster_id,
-        labels,
+        labels: read_labels(definition, out),
     })
+}
+
+fn read_labels(definition: &Definition, out: &mut Vec<Diagnostic>) -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in definition.object.labels() {
+        match check_label(key, value) {
+            Ok(()) => drop(labels.insert(key.to_owned(), value.to_owned())),
+            Err(problem) => {
+                let pointer = format!("/metadata/labels/{}", key.replace('~', "~0").replace('/', "~1"));
+                out.push(invalid(definition, &pointer, problem, "correct the label"));
+            }
+        }
+    }
+    labels
 }

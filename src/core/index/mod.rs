@@ -17,9 +17,7 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
-pub use kinds::{
-    BrokenOverride, ClusterDefinition, Entry, Override, OverrideKind, PatchKind, Policy, Subscription, is_dns_name, quoted,
-};
+pub use kinds::{BrokenOverride, ClusterDefinition, Entry, Override, OverrideKind, PatchKind, Policy, Subscription, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
 
 /// The file that excludes paths, gitignore syntax, at the configured path's root.

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::ObjectKey;
+use super::text::{bounded, cut};
 
-/// Longest reason or message that is reported, in bytes; longer ones are cut.
-pub const MAX_MESSAGE_BYTES: usize = 1024;
 /// Most objects that one report lists; what is not well comes first.
 pub const MAX_REPORTED_OBJECTS: usize = 1000;
+/// Longest name, kind or the like that a report may bring.
+const MAX_NAME_BYTES: usize = 253;
 
 /// The state of one Description in its cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,6 +96,17 @@ impl ObjectReport {
             message: bounded(message),
         }
     }
+
+    fn within_limits(self) -> Self {
+        ObjectReport {
+            api_version: cut(&self.api_version, MAX_NAME_BYTES),
+            kind: cut(&self.kind, MAX_NAME_BYTES),
+            namespace: self.namespace.map(|namespace| cut(&namespace, MAX_NAME_BYTES)),
+            name: cut(&self.name, MAX_NAME_BYTES),
+            outcome: self.outcome,
+            message: bounded(&self.message),
+        }
+    }
 }
 
 /// What happened to an object.
@@ -132,19 +144,18 @@ impl DescriptionReport {
             objects,
         }
     }
-}
 
-/// The text, cut at [`MAX_MESSAGE_BYTES`] bytes between two characters, with an ellipsis when something is missing.
-pub fn bounded(text: &str) -> String {
-    if text.len() <= MAX_MESSAGE_BYTES {
-        return text.to_owned();
+    /// What a hub keeps of a report, whatever its agent sent: within the limits, and safe to show.
+    #[must_use]
+    pub fn within_limits(self) -> Self {
+        let objects = self.objects.into_iter().take(MAX_REPORTED_OBJECTS);
+        DescriptionReport {
+            name: self.name,
+            phase: self.phase,
+            reason: bounded(&self.reason),
+            objects: objects.map(ObjectReport::within_limits).collect(),
+        }
     }
-    const ELLIPSIS: &str = "…";
-    let end = (0..=MAX_MESSAGE_BYTES - ELLIPSIS.len())
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or_default();
-    format!("{}{ELLIPSIS}", &text[..end])
 }
 
 #[cfg(test)]
@@ -172,10 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_between_characters() {
-        let cut = bounded(&"é".repeat(2000));
-        assert!(cut.len() <= MAX_MESSAGE_BYTES && cut.ends_with('…'));
-        assert_eq!(bounded("short"), "short");
+    fn what_an_agent_sends_is_cut_and_made_safe_to_show() {
+        let mut report =
+            DescriptionReport::bounded("shop.web", Phase::Failure, "", vec![object("a", ObjectOutcome::Failed); 1000]);
+        report.objects.extend(vec![object("b", ObjectOutcome::Failed); 5000]);
+        report.reason = "x\u{1b}[2Jy\n".repeat(5000);
+        report.objects[0].message = "m".repeat(1 << 20);
+        report.objects[0].kind = "\u{1b}]0;t".repeat(1 << 10);
+        let kept = report.within_limits();
+        assert_eq!(kept.objects.len(), MAX_REPORTED_OBJECTS);
+        assert!(serde_json::to_string(&kept).unwrap().len() < 200 * 1024);
+        assert!(!serde_json::to_string(&kept).unwrap().contains("\\u001b"));
     }
 
     #[test]

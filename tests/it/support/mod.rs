@@ -15,6 +15,7 @@ pub(crate) mod repository;
 pub(crate) mod samples;
 pub(crate) mod tools;
 pub(crate) mod twin;
+pub(crate) mod whole_hub;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -5,35 +5,50 @@
 //! ```
 //! At most one run is in progress and one is requested: wakes that wait are taken together.
 
+mod problems;
+mod pushing;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use self::problems::Problems;
+pub use self::pushing::Pushed;
+use self::pushing::Pushing;
 use super::revision::{Revision, trees};
-use super::source::{Source, SourceError, StateRepository};
+use super::source::{Source, StateRepository, chain};
 use crate::core::access::Refusal;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::ids::ObjectId;
+use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{self, ParseCache, Snapshot};
 use crate::core::pipeline::{self, Inputs, Outcome};
 use crate::core::registration::{self, Approval, Edit, Edited};
 use crate::core::render::{RenderCache, RenderSettings};
+use crate::core::state::registrations::Registrations;
 use crate::core::state::{self, CommitMessage, State};
 use crate::core::yaml::Limits;
-use crate::git::{Commit, RepoError, WriteError};
+use crate::git::{Commit, Git, RepoError, WriteError};
 
 /// Why a run is asked for.
 #[derive(Debug)]
 pub enum Wake {
     /// The source may have moved; the word says who noticed.
     Source(&'static str),
-    /// The source cannot be followed.
-    Problem(String),
+    /// The source was polled; the error is what keeps it from being fetched.
+    Polled(Result<(), String>),
+    /// A push of the state branch has ended.
+    Pushed(Pushed),
     /// A change of durable facts; answered after its commit.
-    Edit(Edit, oneshot::Sender<Result<Edited, Refusal>>),
+    Edit(Edit, Reply),
 }
+
+/// Where an edit's answer goes.
+pub type Reply = oneshot::Sender<Result<Edited, Refusal>>;
 
 /// How the writer works.
 #[derive(Debug, Clone)]
@@ -70,19 +85,38 @@ pub struct Writer {
     epoch: u64,
     generation: u64,
     head: Option<ObjectId>,
-    state: State,
+    state: Arc<State>,
+    /// The commit that agents are offered, with its generation and each cluster's tree: behind the head while that must be pushed first.
+    delivered: Option<ObjectId>,
+    delivery: (u64, Arc<BTreeMap<ClusterId, ObjectId>>),
     source_commit: Option<ObjectId>,
     snapshot: Arc<Snapshot>,
     findings: Vec<Diagnostic>,
     parses: ParseCache,
     renders: RenderCache,
-    /// Set once somebody else wrote to the state branch: nothing is written any more.
-    stopped: Option<String>,
-    /// What is wrong with following the source.
-    source_problem: Option<String>,
-    unpushed: Option<(u64, String)>,
+    problems: Problems,
+    pushing: Option<Pushing>,
+    repacking: Arc<AtomicBool>,
     indexed: bool,
     revisions: watch::Sender<Arc<Revision>>,
+}
+
+/// Wakes that are taken together.
+struct Batch {
+    trigger: &'static str,
+    edits: Vec<(Edit, Reply)>,
+    /// Whether what was not pushed is tried again.
+    push: bool,
+}
+
+impl Batch {
+    fn new(trigger: &'static str) -> Self {
+        Batch {
+            trigger,
+            edits: Vec::new(),
+            push: trigger == "start",
+        }
+    }
 }
 
 /// How long each phase took, for the log line of a commit.
@@ -94,13 +128,13 @@ struct Phases {
 }
 
 impl Writer {
-    /// Reads the state branch. `epoch` decides this hub's epoch from the highest one on the branch and whether the branch's last commit is
-    /// the one that this data directory wrote last.
+    /// Reads the state branch. `epoch` decides this hub's epoch from the highest one on the branch; pushes that have ended come back by `wakes`.
     pub fn start(
         source: Source,
         state_repository: StateRepository,
         settings: WriterSettings,
-        epoch: impl FnOnce(u64, Option<ObjectId>) -> u64,
+        wakes: mpsc::WeakSender<Wake>,
+        epoch: impl FnOnce(u64) -> u64,
     ) -> Result<(Self, watch::Receiver<Arc<Revision>>), StartError> {
         let head = state_repository.repo.resolve(&state_repository.reference)?;
         let (state, message) = match head {
@@ -109,11 +143,14 @@ impl Writer {
         };
         let last_epoch = message.as_ref().map_or(0, |message| message.epoch);
         let (revisions, receiver) = watch::channel(Arc::default());
-        let writer = Writer {
-            epoch: epoch(last_epoch, head),
+        let mut writer = Writer {
+            epoch: epoch(last_epoch),
             generation: message.as_ref().map_or(0, |message| message.generation),
             head,
-            state,
+            pushing: Pushing::new(&state_repository, head, wakes)?,
+            state: Arc::new(state),
+            delivered: None,
+            delivery: (0, Arc::default()),
             source_commit: None,
             snapshot: Arc::new(Snapshot {
                 incomplete: true,
@@ -122,16 +159,34 @@ impl Writer {
             findings: Vec::new(),
             parses: ParseCache::default(),
             renders: RenderCache::default(),
-            stopped: None,
-            source_problem: None,
-            unpushed: None,
+            problems: Problems::default(),
+            repacking: Arc::default(),
             indexed: false,
             source,
             state_repository,
             settings,
             revisions,
         };
+        writer.publish_state();
         Ok((writer, receiver))
+    }
+
+    /// What is on the branch counts from the first moment: an agent that comes back before the first run is known, and is offered what was
+    /// accepted last.
+    fn publish_state(&mut self) {
+        if self.is_pushed(self.head) {
+            self.deliver();
+        }
+        self.revisions.send_replace(Arc::new(Revision {
+            commit: self.head,
+            epoch: self.epoch,
+            generation: self.generation,
+            state: Arc::clone(&self.state),
+            offered: self.delivery.0,
+            trees: Arc::clone(&self.delivery.1),
+            unpushed: self.lacking(),
+            ..Revision::default()
+        }));
     }
 
     /// This hub's epoch.
@@ -141,81 +196,101 @@ impl Writer {
 
     /// Runs until all senders of wakes are gone. Blocks: give it a thread.
     pub fn run(mut self, mut wakes: mpsc::Receiver<Wake>, now: impl Fn() -> jiff::Timestamp) {
-        if self.state_repository.unpushed > 0 {
-            self.unpushed = Some((self.state_repository.unpushed as u64, now().to_string()));
-        }
-        self.run_once("start", Vec::new(), &now);
+        self.guarded(Batch::new("start"), &now);
         while let Some(first) = wakes.blocking_recv() {
-            let mut batch = vec![first];
+            let mut batch = Batch::new("source");
+            self.note(first, &mut batch);
             while let Ok(more) = wakes.try_recv() {
-                batch.push(more);
+                self.note(more, &mut batch);
             }
-            let mut edits = Vec::new();
-            let mut trigger = "source";
-            for wake in batch {
-                match wake {
-                    Wake::Source(by) => {
-                        trigger = by;
-                        self.source_problem = None;
-                    }
-                    Wake::Problem(problem) => self.source_problem = Some(problem),
-                    Wake::Edit(edit, reply) => edits.push((edit, reply)),
-                }
-            }
-            if !edits.is_empty() {
-                trigger = "registration";
-            }
-            self.run_once(trigger, edits, &now);
+            self.guarded(batch, &now);
         }
     }
 
-    fn run_once(
-        &mut self,
-        trigger: &str,
-        edits: Vec<(Edit, oneshot::Sender<Result<Edited, Refusal>>)>,
-        now: &impl Fn() -> jiff::Timestamp,
-    ) {
+    /// Takes one wake into the batch that the next run carries out.
+    fn note(&mut self, wake: Wake, batch: &mut Batch) {
+        match wake {
+            Wake::Source(by) => {
+                batch.trigger = by;
+                batch.push = true;
+            }
+            Wake::Polled(fetched) => {
+                batch.trigger = "poll";
+                batch.push = true;
+                self.problems.fetching = fetched.err();
+            }
+            Wake::Pushed(pushed) => batch.push |= self.note_pushed(pushed),
+            Wake::Edit(edit, reply) => {
+                batch.trigger = "registration";
+                batch.edits.push((edit, reply));
+            }
+        }
+    }
+
+    /// One run. Whatever breaks in it breaks this run alone: the last good state stays and the next wake tries again.
+    fn guarded(&mut self, batch: Batch, now: &impl Fn() -> jiff::Timestamp) {
+        let run = AssertUnwindSafe(|| self.run_once(batch, now));
+        if catch_unwind(run).is_err() {
+            // What the run had half done is made again; state and head are only ever replaced by what was written.
+            self.parses = ParseCache::default();
+            self.renders = RenderCache::default();
+            self.source_commit = None;
+            let problem = "an internal error in Branchline broke the last run off; the last good state stays. The log says where: please report it";
+            self.problems.reading = Some(problem.to_owned());
+            self.publish(None);
+        }
+    }
+
+    fn run_once(&mut self, batch: Batch, now: &impl Fn() -> jiff::Timestamp) {
         let mut phases = Phases::default();
         let moved = match self.follow_source(&mut phases) {
-            Ok(moved) => moved,
+            Ok(moved) => {
+                self.problems.reading = None;
+                moved
+            }
             Err(error) => {
-                self.source_problem = Some(error.to_string());
-                warn!(error = %error, "the source cannot be read; the last good state stays");
+                self.problems.reading = Some(format!("{}; the last good state stays", chain(&error)));
                 false
             }
         };
         self.check_foreign();
-        if !moved && edits.is_empty() && self.indexed {
-            return self.finish_quiet_run(now);
-        }
-        self.indexed = true;
         let mut registrations = self.state.registrations.clone();
-        let answers: Vec<_> = edits
-            .into_iter()
-            .map(|(edit, reply)| {
-                let answer = match &self.stopped {
-                    Some(problem) => Err(Refusal::new(503, "ServiceUnavailable", problem.clone())),
-                    None => registration::apply(&mut registrations, &edit, &self.snapshot.clusters, self.settings.approval),
-                };
-                (answer, reply)
-            })
-            .collect();
-        let outcome = self.compute(registrations, &mut phases);
-        let accepted = self.accept(outcome, trigger, &phases, now);
+        registration::approve_stated(&mut registrations, &self.snapshot.clusters);
+        let answers = self.edit(batch.edits, &mut registrations);
+        let accepted = if moved || !self.indexed || registrations != self.state.registrations {
+            self.indexed = true;
+            let outcome = self.compute(registrations, &mut phases);
+            self.accept(outcome, batch.trigger, &phases, now)
+        } else {
+            self.finish_quiet_run(batch.push);
+            Ok(())
+        };
         for (answer, reply) in answers {
             let answer = match &accepted {
                 Ok(()) => answer,
-                Err(problem) => Err(Refusal::new(503, "ServiceUnavailable", problem.clone())),
+                Err(problem) => answer.and(Err(unavailable(problem))),
             };
             // Whoever asked may have gone away.
             let _ = reply.send(answer);
         }
     }
 
-    /// Nothing moved: what is left is to say what is wrong, and to push again what could not be pushed.
-    fn finish_quiet_run(&mut self, now: &impl Fn() -> jiff::Timestamp) {
-        if self.unpushed.is_some() {
-            self.push(now);
+    fn edit(&self, edits: Vec<(Edit, Reply)>, registrations: &mut Registrations) -> Vec<(Result<Edited, Refusal>, Reply)> {
+        let answer = |edit: Edit| match &self.problems.foreign {
+            Some(problem) => Err(unavailable(problem)),
+            None => registration::apply(registrations, &edit, &self.snapshot.clusters, self.settings.approval),
+        };
+        let (edits, replies): (Vec<Edit>, Vec<Reply>) = edits.into_iter().unzip();
+        edits.into_iter().map(answer).zip(replies).collect()
+    }
+
+    /// Nothing moved: what is left is to say what is wrong, and to push and deliver what waited.
+    fn finish_quiet_run(&mut self, push: bool) {
+        if push {
+            self.push();
+        }
+        if self.delivered != self.head && self.is_pushed(self.head) {
+            self.deliver();
         }
         self.publish(None);
     }
@@ -224,22 +299,7 @@ impl Writer {
     fn follow_source(&mut self, phases: &mut Phases) -> Result<bool, RepoError> {
         let begun = Instant::now();
         let Some(head) = self.source.repo.resolve(&self.source.reference)? else {
-            let branches = self.source.repo.branch_names()?;
-            let branches = branches
-                .iter()
-                .filter(|name| !name.starts_with("branchline/"))
-                .cloned()
-                .collect::<Vec<_>>();
-            let problem = RepoError::NoBranch {
-                path: self.source.repo.path().to_owned(),
-                branch: self.source.branch.clone(),
-                branches: if branches.is_empty() {
-                    "none; push a first commit".to_owned()
-                } else {
-                    branches.join(", ")
-                },
-            };
-            return Err(problem);
+            return Err(self.source.missing()?);
         };
         if self.source_commit == Some(head) {
             return Ok(false);
@@ -259,11 +319,10 @@ impl Writer {
         self.snapshot = Arc::new(snapshot);
         self.findings = findings;
         self.source_commit = Some(head);
-        self.source_problem = None;
         Ok(true)
     }
 
-    fn compute(&mut self, registrations: state::registrations::Registrations, phases: &mut Phases) -> Outcome {
+    fn compute(&mut self, registrations: Registrations, phases: &mut Phases) -> Outcome {
         let begun = Instant::now();
         let records = registration::approved(&registrations);
         let fleet = pipeline::derive_fleet(records, &self.snapshot, &self.state);
@@ -289,37 +348,60 @@ impl Writer {
         phases: &Phases,
         now: &impl Fn() -> jiff::Timestamp,
     ) -> Result<(), String> {
-        if let Some(problem) = self.stopped.clone() {
+        if let Some(problem) = self.problems.foreign.clone() {
             self.publish(Some(&outcome));
             return Err(problem);
         }
-        let settled =
-            outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error) && trigger != "registration";
-        let before = self.unpushed.is_none();
+        // Delivery may go ahead of the push only when the tree follows from the pushed parent and this source commit alone.
+        let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error);
+        let follows = settled && trigger != "registration" && self.is_pushed(self.head);
         match self.write(&outcome, trigger, phases, now) {
-            Ok(committed) => {
-                self.state = outcome.state.clone();
-                if committed && self.state_repository.remote.is_some() {
-                    self.note_unpushed(now);
+            Ok(()) => {
+                self.problems.writing = None;
+                self.state = Arc::new(outcome.state.clone());
+                if follows || self.is_pushed(self.head) {
+                    self.deliver();
                 }
-                // Delivery may go ahead of the push only when the tree follows from the pushed parent and this source commit alone.
-                if settled && before {
-                    self.publish(Some(&outcome));
-                    self.push(now);
-                    self.publish(Some(&outcome));
-                } else {
-                    self.push(now);
-                    self.publish(Some(&outcome));
-                }
+                self.push();
+                self.publish(Some(&outcome));
+                self.keep_packs_few();
                 Ok(())
             }
             Err(problem) => {
                 error!(problem = %problem, "the state branch was not written");
+                if self.problems.foreign.is_none() {
+                    self.problems.writing = Some(format!("the state branch cannot be written; it is tried again: {problem}"));
+                }
                 // The next wake tries again, as if the source had just moved.
                 self.source_commit = None;
                 self.publish(None);
                 Err(problem)
             }
+        }
+    }
+
+    /// What agents are offered becomes what was written last.
+    fn deliver(&mut self) {
+        self.delivered = self.head;
+        self.delivery = (self.generation, Arc::new(trees(&self.state)));
+    }
+
+    /// Joins packs on a thread of their own, one such at a time.
+    fn keep_packs_few(&self) {
+        let repo = self.state_repository.repo.clone();
+        if !repo.needs_repack() || self.repacking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let repacking = Arc::clone(&self.repacking);
+        let repack = move || {
+            match Git::new(repo.path()).and_then(|git| git.repack()) {
+                Ok(()) => info!(repository = %repo.path().display(), "packs joined"),
+                Err(error) => warn!(error = %chain(&error), "the state repository's packs cannot be joined; reading gets slower"),
+            }
+            repacking.store(false, Ordering::Release);
+        };
+        if std::thread::Builder::new().name("repack".to_owned()).spawn(repack).is_err() {
+            self.repacking.store(false, Ordering::Release);
         }
     }
 
@@ -329,7 +411,7 @@ impl Writer {
         trigger: &str,
         phases: &Phases,
         now: &impl Fn() -> jiff::Timestamp,
-    ) -> Result<bool, String> {
+    ) -> Result<(), String> {
         let begun = Instant::now();
         let tree = state::build(&outcome.state);
         let repo = &self.state_repository.repo;
@@ -338,7 +420,7 @@ impl Writer {
             None => None,
         };
         if current == Some(tree.root) {
-            return Ok(false);
+            return Ok(());
         }
         let (objects, bytes) = repo.write_objects(&tree.objects).map_err(|error| chain(&error))?;
         let message = CommitMessage {
@@ -361,16 +443,22 @@ impl Writer {
                 self.head = Some(id);
                 self.generation += 1;
                 log_commit(id, &message, (objects, bytes), phases, begun.elapsed());
-                Ok(true)
+                Ok(())
             }
             Err(WriteError::Moved { .. }) => {
                 self.check_foreign();
                 Err(self
-                    .stopped
+                    .problems
+                    .foreign
                     .clone()
                     .unwrap_or_else(|| "the state branch was moved by somebody else".to_owned()))
             }
-            Err(error) => Err(chain(&error)),
+            Err(error) => {
+                if repo.remove_stale_lock(commit.reference) {
+                    warn!(reference = commit.reference, "removed the lock that a killed process left");
+                }
+                Err(chain(&error))
+            }
         }
     }
 
@@ -380,7 +468,7 @@ impl Writer {
         let Ok(found) = repository.repo.resolve(&repository.reference) else {
             return;
         };
-        if self.stopped.is_some() || found == self.head {
+        if self.problems.foreign.is_some() || found == self.head {
             return;
         }
         let what = match found.map(|id| (id, repository.repo.commit_info(id))) {
@@ -398,47 +486,23 @@ impl Writer {
              restart this hub to take over, or first put the branch back with: git update-ref {} {mine}",
             repository.reference, repository.reference
         );
+        self.stop(problem);
+    }
+
+    /// Writes nothing any more; reads and tunnels go on.
+    fn stop(&mut self, problem: String) {
         error!(problem = %problem, "the hub has stopped writing");
-        self.stopped = Some(problem);
-    }
-
-    fn note_unpushed(&mut self, now: &impl Fn() -> jiff::Timestamp) {
-        let (count, since) = self.unpushed.take().unwrap_or_else(|| (0, now().to_string()));
-        self.unpushed = Some((count + 1, since));
-    }
-
-    /// Pushes the state branch; what cannot be pushed is tried again at the next poll.
-    fn push(&mut self, now: &impl Fn() -> jiff::Timestamp) {
-        let (Some(remote), Some(_)) = (&self.state_repository.remote, &self.unpushed) else {
-            return;
-        };
-        match remote.push(&self.state_repository.repo, &self.state_repository.reference) {
-            Ok(()) => self.unpushed = None,
-            Err(error) => {
-                warn!(remote = %remote.url, error = %error, at = %now(), "the state branch cannot be pushed; it is tried again");
-                self.stop_if_foreign(&error);
-            }
-        }
-    }
-
-    /// A lease that does not hold means that somebody else pushed.
-    fn stop_if_foreign(&mut self, error: &SourceError) {
-        if matches!(error, SourceError::Foreign { .. }) && self.stopped.is_none() {
-            let problem = format!(
-                "foreign commit on the remote state branch: {error}; another hub or a person writes there. Stop the other writer, then restart \
-                 this hub with an empty data directory to go on from what is there"
-            );
-            error!(problem = %problem, "the hub has stopped writing");
-            self.stopped = Some(problem);
-        }
+        self.problems.foreign = Some(problem);
     }
 
     fn publish(&self, outcome: Option<&Outcome>) {
         let before = self.revisions.borrow().clone();
-        let problems = self.stopped.iter().chain(&self.source_problem).cloned().collect();
         let mut revision = Revision {
-            problems: Arc::new(problems),
-            unpushed: self.unpushed.clone(),
+            problems: Arc::new(self.problems.list()),
+            stopped: self.problems.stopped(),
+            unpushed: self.lacking(),
+            offered: self.delivery.0,
+            trees: Arc::clone(&self.delivery.1),
             ..(*before).clone()
         };
         if let Some(outcome) = outcome {
@@ -447,15 +511,21 @@ impl Writer {
             revision.snapshot = self.snapshot.clone();
             revision.source = self.source_commit;
             revision.epoch = self.epoch;
-            if self.stopped.is_none() {
+            if self.problems.foreign.is_none() {
                 revision.commit = self.head;
                 revision.generation = self.generation;
-                revision.state = Arc::new(outcome.state.clone());
-                revision.trees = Arc::new(trees(&outcome.state));
+                revision.state = Arc::clone(&self.state);
             }
+        } else if revision.says_the_same(&before) {
+            // Nobody is woken for nothing: every session and the projection look at each revision.
+            return;
         }
         self.revisions.send_replace(Arc::new(revision));
     }
+}
+
+fn unavailable(problem: &str) -> Refusal {
+    Refusal::new(503, "ServiceUnavailable", problem)
 }
 
 fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Option<CommitMessage>), StartError> {
@@ -502,15 +572,4 @@ fn log_commit(id: ObjectId, message: &CommitMessage, written: (usize, usize), ph
         write_ms = ms(write),
         "committed"
     );
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
