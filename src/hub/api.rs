@@ -94,7 +94,7 @@ impl Backend for HubApi {
         Map::new()
     }
 
-    fn write(&self, target: &Target<'_>, _action: Action, _options: &WriteOptions) -> Result<Written, ApiError> {
+    fn refusal(&self, target: &Target<'_>) -> ApiError {
         let revision = self.revisions.borrow().clone();
         let place = place(&revision, target).map(|(file, line)| format!("edit {file}:{line} in the source repository and push"));
         let hint = match (&*target.resource.id.plural, place) {
@@ -106,7 +106,11 @@ impl Backend for HubApi {
             }
             (_, None) => "add it to the source repository and push".to_owned(),
         };
-        Err(read_only(target, &hint))
+        read_only(target, &hint)
+    }
+
+    fn write(&self, target: &Target<'_>, _action: Action, _options: &WriteOptions) -> Result<Written, ApiError> {
+        Err(self.refusal(target))
     }
 }
 

@@ -26,7 +26,13 @@ pub trait Backend: Send + Sync + 'static {
     /// OpenAPI components that the schemas of this group and version refer to, by component name.
     fn schemas(&self, group: &str, version: &str) -> Map<String, Value>;
 
-    /// Carries out a change or says why not. A read-only server answers [`read_only`].
+    /// The error for a verb that the resource is not announced with; a read-only server answers [`read_only`] with its hint.
+    fn refusal(&self, target: &Target<'_>) -> ApiError {
+        let _ = target;
+        ApiError::method_not_allowed()
+    }
+
+    /// Carries out a change or says why not.
     fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError>;
 
     /// The error for a subresource that is not served; a backend may explain why.

@@ -195,25 +195,12 @@ impl<B: Backend> Front<B> {
         };
         let verb = verb_of(&asked).ok_or_else(ApiError::method_not_allowed)?;
         if !allowed(&resource, below, verb) {
-            return Err(self.refusal(&resource, &asked));
+            return Err(self.backend.refusal(&target_of(&resource, path)));
         }
         match verb {
             "get" | "list" | "watch" => self.read(&resource, &asked, verb),
             "deletecollection" => self.delete_collection(&resource, &asked),
             _ => self.write(&resource, &asked),
-        }
-    }
-
-    /// A verb that is not announced: the backend may have a better answer than Kubernetes' sentence.
-    fn refusal(&self, resource: &Arc<Resource>, asked: &Asked) -> ApiError {
-        if resource.allows("create") || asked.method == Method::GET {
-            return ApiError::method_not_allowed();
-        }
-        let target = target_of(resource, &asked.path);
-        let action = Action::Delete(DeleteOptions::default());
-        match self.backend.write(&target, action, &WriteOptions::default()) {
-            Err(error) => error,
-            Ok(_) => ApiError::method_not_allowed(),
         }
     }
 
