@@ -9,7 +9,7 @@ use super::revision::Revision;
 use crate::core::index::{Definition, Reading};
 use crate::kubeapi::{
     Action, ApiError, Backend, Catalog, HealthCheck, ServerVersion, Store, Target, WriteOptions, Written, clusternet_resources,
-    read_only,
+    clusternet_schemas, read_only,
 };
 
 /// The kinds that this hub shows.
@@ -90,8 +90,8 @@ impl Backend for HubApi {
         checks
     }
 
-    fn schemas(&self, _group: &str, _version: &str) -> Map<String, Value> {
-        Map::new()
+    fn schemas(&self, group: &str, version: &str) -> Map<String, Value> {
+        clusternet_schemas(group, version)
     }
 
     fn refusal(&self, target: &Target<'_>) -> ApiError {

@@ -1,5 +1,6 @@
 //! Clusternet's kinds as resources: names, short names and printer columns as its custom resource definitions have them. Pure.
 
+use super::clusternet_schema::component_of;
 use super::resource::{READ_ONLY, Resource};
 use super::table::{Columns, PathColumn};
 
@@ -14,6 +15,9 @@ const AGE: ColumnRow<'static> = ("Age", "date", ".metadata.creationTimestamp", 0
 pub fn clusternet_resources() -> Vec<Resource> {
     let mut resources = app_resources();
     resources.extend(cluster_resources());
+    for resource in &mut resources {
+        resource.schema = component_of(&resource.kind).unwrap_or_default();
+    }
     resources
 }
 

@@ -5,6 +5,7 @@
 mod accept;
 mod backend;
 mod clusternet;
+mod clusternet_schema;
 mod discovery;
 mod error;
 mod front;
@@ -22,6 +23,7 @@ mod watching;
 
 pub use backend::{Action, Backend, HealthCheck, Outcome, PatchType, ServerVersion, Target, Written, read_only};
 pub use clusternet::clusternet_resources;
+pub use clusternet_schema::clusternet_schemas;
 pub use error::{ApiError, Cause, Details};
 pub use front::{Front, RequestContext};
 pub use openapi::fnv;
