@@ -198,4 +198,11 @@ mod tests {
         assert_eq!(Route::parse("/metrics"), Route::Unknown);
         assert_eq!(Route::parse("/%ff"), Route::Unknown);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_path_has_a_route(path in "(/|api|apis|v1|namespaces|a|%2[fF]|%|é|\\.\\.){0,12}") {
+            Route::parse(&path);
+        }
+    }
 }

@@ -169,4 +169,13 @@ mod tests {
         );
         assert!(PrinterPath::parse(".a[?(x").is_none());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in r#"[a-z.$@?*=()\[\]{}'"\\é0-9-]{0,30}"#) {
+            if let Some(path) = PrinterPath::parse(&text) {
+                path.find(&json!({"a": [{"b": "c"}]}));
+            }
+        }
+    }
 }

@@ -295,4 +295,14 @@ mod tests {
         }
         assert!(FieldSelector::parse("metadata.name").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "[a-z/!=<>(), é\\-]{0,40}") {
+            if let Ok(selector) = LabelSelector::parse(&text) {
+                selector.matches(&json!({"metadata": {"labels": {"a": "b"}}}));
+            }
+            let _ = FieldSelector::parse(&text);
+        }
+    }
 }

@@ -349,4 +349,13 @@ mod tests {
             assert!(decode(body).is_err(), "{body:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let pod = b"k8s\0\n\x09\n\x02v1\x12\x03Pod\x12";
+            let _ = decode(&[&pod[..], &[u8::try_from(bytes.len() % 128).unwrap_or(0)], &bytes].concat());
+            let _ = decode(&bytes);
+        }
+    }
 }

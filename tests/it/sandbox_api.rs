@@ -405,3 +405,27 @@ async fn a_watch_in_tables_names_its_columns_once() {
     assert_eq!(second["object"]["columnDefinitions"], Value::Null);
     assert_eq!(second["object"]["rows"][0]["cells"][0], "b");
 }
+
+#[tokio::test]
+async fn what_kubelets_would_write_can_be_placed() {
+    let sandbox = sandbox();
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"node-role.kubernetes.io/worker": ""}},
+        "status": {
+            "capacity": {"cpu": "4", "memory": "8Gi"}, "nodeInfo": {"kubeletVersion": "v1.35.0"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    let node = branchline::core::object::Object::from_value(node).unwrap();
+    assert!(sandbox.place(node));
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let response = send(&sandbox, "GET", "/api/v1/nodes", &accept, b"").await;
+    let table: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!(
+        (&cells[0], &cells[1], &cells[2], &cells[4]),
+        (&json!("n1"), &json!("Ready"), &json!("worker"), &json!("v1.35.0"))
+    );
+    let strange = json!({"apiVersion": "example.com/v1", "kind": "Strange", "metadata": {"name": "s"}});
+    assert!(!sandbox.place(branchline::core::object::Object::from_value(strange).unwrap()));
+}
