@@ -64,7 +64,8 @@ pub(crate) fn stream(
     shutdown: CancellationToken,
 ) -> impl Stream<Item = Bytes> {
     let now = Instant::now();
-    let longest = view.options.timeout_seconds.map_or(LONGEST, Duration::from_secs);
+    let asked = view.options.timeout_seconds.filter(|seconds| *seconds > 0);
+    let longest = asked.map_or(LONGEST, Duration::from_secs);
     let watching = Watching {
         changed: store.follow(&view.resource.id),
         view,
