@@ -55,7 +55,11 @@ impl Output {
         let mut text = format!("error: {error}");
         let mut source = error.source();
         while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
+            let cause_text = cause.to_string();
+            // Some errors below say their cause themselves, with what to do about it.
+            if !text.contains(&cause_text) {
+                text.push_str(&format!(": {cause_text}"));
+            }
             source = cause.source();
         }
         if !error.hint().is_empty() {

@@ -109,6 +109,94 @@ fn a_broken_file_keeps_the_last_good_state_and_stops_nothing_else() {
 }
 
 #[test]
+fn a_change_larger_than_any_message_arrives_whole() {
+    const COUNT: usize = 60;
+    let fleet = Fleet::start(&["a"]);
+    let names: Vec<String> = (0..COUNT).map(|number| format!("large-{number:02}")).collect();
+    let feeds: Vec<Value> = names.iter().map(|name| config_map_feed(name)).collect();
+    fleet.repo.put("base.yaml", &base());
+    fleet.repo.put("large.yaml", &subscription("large", &[], &feeds));
+    // Noise that compresses badly, 400 KB each: 24 MB in all, where a frame holds 16.
+    let mut noise = 1u64;
+    for name in &names {
+        let mut text = String::with_capacity(400_000);
+        while text.len() < 400_000 {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            text += &format!("{noise:016x}");
+        }
+        fleet.repo.put(&format!("{name}.yaml"), &config_map(name, &text));
+    }
+    fleet.repo.push("large", &[]);
+    wait_until("all are applied", || {
+        let found = fleet.config_maps(0).len();
+        holds(
+            found == COUNT,
+            format!("{found} are there\n{}{}", fleet.hub.log(), fleet.agents[0].log()),
+        )
+    });
+}
+
+#[test]
+fn every_mistake_at_once_stops_nothing_else_and_each_is_named() {
+    let fleet = Fleet::start(&["a"]);
+    fleet.repo.push(
+        "good",
+        &[
+            ("base.yaml", &base()),
+            ("one.yaml", &greeting("one", &[], "good")),
+            ("two.yaml", &greeting("two", &[], "good")),
+        ],
+    );
+    fleet.wait_greeting(0, "one", Some("good"));
+    fleet.wait_greeting(0, "two", Some("good"));
+
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        bomb += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+    }
+    fleet.repo.put("one.yaml", "kind: [\n");
+    fleet.repo.put("two.yaml", &greeting("two", &[], "better"));
+    fleet.repo.put("bomb.yaml", &bomb);
+    fleet
+        .repo
+        .put("deep.yaml", &format!("a: {}{}\n", "[".repeat(10_000), "]".repeat(10_000)));
+    fleet.repo.put(
+        "twice.yaml",
+        &(config_map("twice", "a") + "---\n" + &config_map("twice", "b")),
+    );
+    fleet
+        .repo
+        .put("lost.yaml", &subscription("lost", &[], &[config_map_feed("nowhere")]));
+    fleet.repo.put_bytes(b"big.yaml", &vec![b'a'; 100 * 1024 * 1024]);
+    fleet.repo.put_bytes(b"caf\xe9.yaml", b"kind: X\n");
+    fleet.repo.put_symlink("link.yaml", "/etc/passwd");
+    fleet.repo.put_submodule("vendor");
+    fleet.repo.push("everything is wrong", &[]);
+    fleet.wait_greeting(0, "two", Some("better"));
+    assert_eq!(fleet.greeting(0, "one").as_deref(), Some("good"));
+    let status = wait_until("the hub's status names each", || {
+        let output = fleet.hub.command(&["status"]);
+        let text = output.stdout + &output.stderr;
+        holds(output.code == Some(1) && text.contains("one.yaml:1"), text.clone())?;
+        Ok(text)
+    });
+    for file in [
+        "bomb.yaml",
+        "deep.yaml",
+        "twice.yaml",
+        "lost.yaml",
+        "big.yaml",
+        "caf",
+        "link.yaml",
+        "vendor",
+    ] {
+        assert!(status.contains(file), "{file} is not named in\n{status}");
+    }
+}
+
+#[test]
 fn an_object_that_the_api_server_rejects_is_reported_and_the_others_are_applied() {
     let fleet = Fleet::start(&["a"]);
     let bad = json!({
@@ -197,4 +285,37 @@ fn phases(fleet: &Fleet, cluster: &str) -> Vec<String> {
         .iter()
         .map(|item| item["status"]["phase"].as_str().unwrap_or_default().to_owned())
         .collect()
+}
+
+#[test]
+fn labels_below_hub_decide_where_things_go_and_outrank_the_agents() {
+    let fleet = Fleet::start(&["a", "b"]);
+    fleet.repo.push(
+        "first",
+        &[
+            ("base.yaml", &base()),
+            ("gold.yaml", &greeting("gold", &[("tier", "gold")], "hello")),
+        ],
+    );
+    let labelled = |labels: &[(&str, &str)]| {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        let id = fleet.servers[0].cluster_id();
+        format!(
+            "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata:\n  namespace: clusternet-a\n  name: a\n  labels: {{{}}}\n\
+             spec: {{clusterId: {id}, syncMode: Pull}}\n",
+            labels.join(", ")
+        )
+    };
+    fleet.repo.push(
+        "a is gold",
+        &[("hub/clusters.yaml", &labelled(&[("name", "a"), ("tier", "gold")]))],
+    );
+    fleet.wait_greeting(0, "gold", Some("hello"));
+    assert!(fleet.config_maps(1).is_empty());
+
+    // Another cluster takes its place: without one, the last placement would stay.
+    let other = greeting("gold", &[("name", "b")], "hello");
+    fleet.repo.push("b instead", &[("gold.yaml", &other)]);
+    fleet.wait_greeting(1, "gold", Some("hello"));
+    fleet.wait_greeting(0, "gold", None);
 }

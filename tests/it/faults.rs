@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::fleet::{Fleet, Hub, STATE};
+use crate::support::fleet::{Agent, Fleet, Hub, STATE};
 use crate::support::relay::Relay;
 use crate::support::repository::GitRepo;
 use crate::support::samples::{base, config_map, config_map_feed, greeting, subscription};
@@ -327,4 +327,28 @@ fn one_dead_cluster_delays_no_other() {
     assert_eq!(fleet.greeting(0, "one").as_deref(), Some("first"));
     fleet.agents[0].process().signal("CONT");
     fleet.wait_greeting(0, "one", Some("second"));
+}
+
+#[test]
+fn two_agents_of_one_cluster_do_no_harm() {
+    let mut fleet = Fleet::start(&["a"]);
+    fleet.repo.push(
+        "first",
+        &[("base.yaml", &base()), ("one.yaml", &greeting("one", &[], "first"))],
+    );
+    fleet.wait_greeting(0, "one", Some("first"));
+    let join = fleet.hub.join(&[]);
+    let mut double = Agent::prepare("a", &join, &fleet.servers[0]);
+    double.launch();
+    wait_until("the second agent has been heard", || {
+        holds(double.log().contains("connected to the hub"), double.log())
+    });
+    for round in 0..5 {
+        let text = format!("round-{round}");
+        fleet.repo.push(&text, &[("one.yaml", &greeting("one", &[], &text))]);
+        fleet.wait_greeting(0, "one", Some(&text));
+    }
+    fleet.agents[0].kill();
+    fleet.repo.push("last", &[("one.yaml", &greeting("one", &[], "last"))]);
+    fleet.wait_greeting(0, "one", Some("last"));
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 
-use crate::support::apiserver::ApiServer;
+use crate::support::apiserver::{ApiServer, POWERLESS};
 use crate::support::fleet::{Agent, Hub, Join};
 use crate::support::https::{Body, Client};
 use crate::support::pki::{Authority, Identity};
@@ -217,6 +217,32 @@ fn a_new_key_of_a_known_cluster_waits_for_a_person() {
     hub.wait_cluster("rekeyed", "Unknown");
     hub.command(&["approve", "--replace-key", "rekeyed"]).ok();
     hub.wait_cluster("rekeyed", "True");
+}
+
+#[test]
+fn an_agent_without_rights_in_its_cluster_says_which_it_lacks() {
+    let (_repo, hub) = hub();
+    let server = ApiServer::shared();
+    let mut agent = Agent::prepare("powerless", &hub.join(&[]), server)
+        .with_kubeconfig(&server.kubeconfig_for_token("powerless.kubeconfig", POWERLESS));
+    agent.launch();
+    says(
+        &agent,
+        &["powerless-user", "cannot get resource", "give the agent's user that right"],
+    );
+    assert!(hub.managed_cluster("powerless").is_none());
+}
+
+#[test]
+fn a_cluster_that_cannot_be_reached_is_named() {
+    let (_repo, hub) = hub();
+    let server = ApiServer::start("down");
+    let mut agent = Agent::prepare("down", &hub.join(&[]), &server);
+    server.stop();
+    agent.launch();
+    says(&agent, &[&format!("127.0.0.1:{}", server.port())]);
+    server.start_again();
+    hub.wait_cluster("down", "True");
 }
 
 #[test]

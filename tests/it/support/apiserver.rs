@@ -23,6 +23,9 @@ use super::{free_port, holds, scratch, wait_until};
 /// The token of `token-user`, who has no rights until a test binds some.
 pub(crate) const TOKEN: &str = "a-static-token";
 
+/// The token of `powerless-user`, who has no rights in any test.
+pub(crate) const POWERLESS: &str = "a-token-for-nothing";
+
 /// The token of the user `agent`, who may do everything.
 const AGENT_TOKEN: &str = "the-agents-token";
 
@@ -219,7 +222,7 @@ impl ApiServer {
             ("accounts.key", &accounts_private),
             (
                 "tokens.csv",
-                &format!("{TOKEN},token-user,1\n{AGENT_TOKEN},agent,2,system:masters\n"),
+                &format!("{TOKEN},token-user,1\n{AGENT_TOKEN},agent,2,system:masters\n{POWERLESS},powerless-user,3\n"),
             ),
             ("audit.yaml", &AUDIT_POLICY.to_owned()),
         ] {

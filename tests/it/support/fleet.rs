@@ -320,6 +320,14 @@ impl Agent {
         }
     }
 
+    /// Reaches its cluster by this kubeconfig instead.
+    #[must_use]
+    pub(crate) fn with_kubeconfig(mut self, kubeconfig: &Path) -> Self {
+        self.arguments.retain(|argument| !argument.starts_with("--kubeconfig"));
+        self.arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
+        self
+    }
+
     /// Starts it; it does not wait for anything.
     pub(crate) fn launch(&mut self) {
         let mut command = branchline(self.directory.path());
