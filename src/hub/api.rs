@@ -68,8 +68,8 @@ impl Backend for HubApi {
         }
     }
 
-    /// Alive means that it answers; ready means besides that it can write the state branch. A source that is away for a while makes nobody
-    /// unready: tunnels and reads go on, and the problem is in the status.
+    /// Alive means that it answers; ready means besides that it has read a source and can write the state branch. A source that is away for a
+    /// while makes nobody unready: tunnels and reads go on, and the problem is in the status.
     fn health(&self, endpoint: &str) -> Vec<HealthCheck> {
         let mut checks = vec![HealthCheck {
             name: "ping".to_owned(),
@@ -77,11 +77,11 @@ impl Backend for HubApi {
         }];
         if endpoint == "readyz" {
             let revision = self.revisions.borrow();
-            let failure = if revision.source.is_none() && revision.problems.is_empty() {
-                Some("the first run is not over".to_owned())
-            } else {
-                revision.stopped.clone()
+            let waits = || match revision.problems.first() {
+                Some(problem) => problem.clone(),
+                None => "the first run is not over".to_owned(),
             };
+            let failure = revision.stopped.clone().or_else(|| revision.source.is_none().then(waits));
             checks.push(HealthCheck {
                 name: "writer".to_owned(),
                 failure,

@@ -88,20 +88,12 @@ impl Endpoints {
     }
 
     async fn try_register(&self, request: Request<Incoming>) -> Result<Value, Refusal> {
-        let token = bearer(&request);
-        let body: RegistrationRequest = read(request).await?;
-        let csr = body
-            .metadata
-            .pointer("/annotations")
-            .and_then(|annotations| annotations.get(CSR_ANNOTATION))
-            .and_then(Value::as_str);
-        let csr = csr.ok_or_else(|| {
-            bad(format!(
-                "the annotation {CSR_ANNOTATION} with the certificate signing request is missing"
-            ))
-        })?;
-        let csr = CertificateRequest::parse(csr)
-            .map_err(|error| bad(format!("the certificate signing request cannot be used: {error}")))?;
+        let token = self.check_token(bearer(&request));
+        let (body, csr) = match read_registration(request).await {
+            Ok(read) => read,
+            // Whoever has no right to ask is not told what is wrong with the question.
+            Err(refusal) => return Err(token.err().unwrap_or(refusal)),
+        };
         let key = csr.key_digest().clone();
         let registration = self.registration(&body.spec, &key, token).await?;
         let status = self.registration_status(&registration, &csr, &key)?;
@@ -116,7 +108,7 @@ impl Endpoints {
         &self,
         spec: &RegistrationSpec,
         key: &KeyDigest,
-        token: Option<String>,
+        token: Result<bool, Refusal>,
     ) -> Result<Registration, Refusal> {
         let known = self
             .revisions
@@ -133,7 +125,7 @@ impl Endpoints {
         let edit = Edit::Register {
             spec: spec.clone(),
             key: key.clone(),
-            token: self.check_token(token)?,
+            token: token?,
         };
         match self.edit(edit).await? {
             Edited::Registration(registration) => Ok(registration),
@@ -321,6 +313,22 @@ impl Endpoints {
             "clusters": clusters.collect::<Vec<_>>(),
         })
     }
+}
+
+async fn read_registration(request: Request<Incoming>) -> Result<(RegistrationRequest, CertificateRequest), Refusal> {
+    let body: RegistrationRequest = read(request).await?;
+    let annotations = body.metadata.pointer("/annotations");
+    let csr = annotations
+        .and_then(|annotations| annotations.get(CSR_ANNOTATION))
+        .and_then(Value::as_str);
+    let csr = csr.ok_or_else(|| {
+        bad(format!(
+            "the annotation {CSR_ANNOTATION} with the certificate signing request is missing"
+        ))
+    })?;
+    let csr = CertificateRequest::parse(csr)
+        .map_err(|error| bad(format!("the certificate signing request cannot be used: {error}")))?;
+    Ok((body, csr))
 }
 
 fn bad(message: String) -> Refusal {

@@ -62,7 +62,7 @@ async fn a_source_that_is_not_there_yet_or_any_more_says_so_and_comes_back() {
         problems(&status).contains("main") && problems(&status).contains("push a first commit"),
         "{status}"
     );
-    assert_eq!(hub.ready().await.0, 200, "it can write, and serves");
+    assert_eq!(hub.ready().await.0, 500, "it has nothing to go by yet");
     source.push("first", &[("web.yaml", &shop(1))]);
     hub.until("the first commit is in", is_well).await;
     let (_, _, mut agent) = join(&hub).await;
@@ -76,6 +76,7 @@ async fn a_source_that_is_not_there_yet_or_any_more_says_so_and_comes_back() {
         })
         .await;
     assert_eq!(status["clusters"][0]["desired"], json!(first), "the last good state stays");
+    assert_eq!(hub.ready().await.0, 200, "tunnels and reads go on");
     source.in_bare(&["branch", "-m", "trunk", "main"]).ok();
     hub.until("it is well again", is_well).await;
 

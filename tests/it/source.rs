@@ -35,8 +35,8 @@ fn a_branch_that_is_deleted_deletes_nothing() {
     );
     fleet.wait_greeting(0, "one", Some("first"));
     let state = fleet.state();
-    fleet.repo.in_bare(&["update-ref", "-d", "refs/heads/main"]).ok();
     let logged = fleet.hub.log().len();
+    fleet.repo.in_bare(&["update-ref", "-d", "refs/heads/main"]).ok();
     wait_until("the hub says that the branch is missing", || {
         let log = fleet.hub.log();
         holds(log[logged..].contains("main"), log)
