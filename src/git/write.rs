@@ -1,10 +1,10 @@
 //! Writing the state branch: new objects as one pack per commit (loose when few), and a compare-and-swap on the ref.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use git2::{ObjectType, Odb, Oid, Repository, Signature, Time};
+use git2::{ObjectType, Odb, OdbLookupFlags, Oid, Repository, Signature, Time};
 use sha1::{Digest, Sha1};
 
 use super::{Repo, RepoError, object_id, oid};
@@ -13,6 +13,8 @@ use crate::core::state::NewObject;
 
 /// Up to here objects are written loose: one file each is cheaper than a pack with its index.
 const LOOSE_AT_MOST: usize = 20;
+/// Pieces in which a pack is handed to libgit2, whose indexer maps the file anew for every piece.
+const PACK_BUFFER: usize = 1 << 20;
 
 /// A commit to be made.
 #[derive(Debug, Clone)]
@@ -72,7 +74,9 @@ impl Repo {
     pub fn write_objects(&self, objects: &[NewObject]) -> Result<(usize, usize), WriteError> {
         let repository = self.handle()?;
         let odb = repository.odb().map_err(RepoError::git("open the object database"))?;
-        let new: Vec<&NewObject> = objects.iter().filter(|object| !odb.exists(oid(object.id))).collect();
+        // Without this flag git looks into every directory of packs again for each object that is not there. The handle is as fresh as this call.
+        let known = |object: &NewObject| odb.exists_ext(oid(object.id), OdbLookupFlags::NO_REFRESH);
+        let new: Vec<&NewObject> = objects.iter().filter(|object| !known(object)).collect();
         if new.len() <= LOOSE_AT_MOST {
             for object in &new {
                 odb.write(object_type(object.kind), &object.bytes)
@@ -190,12 +194,14 @@ fn object_type(kind: ObjectKind) -> ObjectType {
 /// `Mempack::dump`, proportional to what is new.
 fn write_pack(odb: &Odb<'_>, objects: &[&NewObject]) -> Result<(), WriteError> {
     let mut writer = odb.packwriter().map_err(RepoError::git("begin a pack"))?;
-    let mut pack = HashingWriter {
+    let hashing = HashingWriter {
         inner: &mut writer,
         hasher: Sha1::new(),
     };
+    let mut pack = BufWriter::with_capacity(PACK_BUFFER, hashing);
     write_entries(&mut pack, objects).map_err(WriteError::Pack)?;
-    let digest = pack.hasher.finalize();
+    let hashing = pack.into_inner().map_err(|error| WriteError::Pack(error.into_error()))?;
+    let digest = hashing.hasher.finalize();
     writer.write_all(&digest).map_err(WriteError::Pack)?;
     writer.commit().map_err(RepoError::git("index a pack"))?;
     Ok(())

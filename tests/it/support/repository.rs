@@ -58,9 +58,7 @@ impl GitRepo {
 
     /// Writes the files into the index, commits, pushes; returns the commit's id.
     pub(crate) fn push(&self, message: &str, files: &[(&str, &str)]) -> String {
-        for (path, content) in files {
-            self.put(path, content);
-        }
+        self.put_all(files);
         self.commit(message);
         self.in_clone(&["push", "--quiet", "origin", "HEAD:refs/heads/main"]).ok();
         self.head()
@@ -68,10 +66,21 @@ impl GitRepo {
 
     /// Removes the files, commits, pushes; returns the commit's id.
     pub(crate) fn push_removal(&self, message: &str, paths: &[&str]) -> String {
-        for path in paths {
-            self.remove(path);
-        }
+        self.remove_all(paths);
         self.push(message, &[])
+    }
+
+    /// Stages regular files in one go: every write of the index costs as much as the index is long.
+    pub(crate) fn put_all(&self, files: &[(&str, &str)]) {
+        self.stage(|index| {
+            let mut files = files.iter();
+            files.try_for_each(|(path, content)| index.add_frombuffer(&entry(FILE, path.as_bytes()), content.as_bytes()))
+        });
+    }
+
+    /// Stages the removal of files in one go.
+    pub(crate) fn remove_all(&self, paths: &[&str]) {
+        self.stage(|index| paths.iter().try_for_each(|path| index.remove_path(Path::new(path))));
     }
 
     /// Stages a regular file.
