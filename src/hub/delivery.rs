@@ -1,12 +1,12 @@
 //! Git objects for one agent: what an offer brings along, and what a `Want` may have. Content is served only if it is reachable from the tree
 //! that was offered to that certificate's cluster; anything else is missing, just like an unknown id.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::tree::{EntryMode, parse_git_tree};
+use crate::core::tree::{EntryMode, TreeEntry, parse_git_tree};
 use crate::git::{Contents, Repo, RepoError};
 use crate::wire::content::ContentObject;
 
@@ -70,10 +70,11 @@ impl Walk {
         };
         // What this hub wrote parses; an unreadable base only means that more is sent.
         let before = parse_git_tree(&before).unwrap_or_default();
+        let before: HashMap<&[u8], &TreeEntry> = before.iter().map(|old| (old.name.as_slice(), old)).collect();
         for entry in parse_git_tree(&bytes).unwrap_or_default() {
             let known = before
-                .iter()
-                .find(|old| old.name == entry.name && old.mode == entry.mode)
+                .get(entry.name.as_slice())
+                .filter(|old| old.mode == entry.mode)
                 .map(|old| old.id);
             if known == Some(entry.id) {
                 continue;
