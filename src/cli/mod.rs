@@ -93,9 +93,19 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
     }
 }
 
+/// Threads that move bytes. More of them would not make a hub faster: deciding and committing is one thread's work, and each thread costs memory.
+const MOST_WORKERS: usize = 8;
+/// Threads that read repositories and wait for the git program. A push to a thousand clusters must not start a thousand of them.
+const BLOCKING_THREADS: usize = 8;
+
 /// The asynchronous runtime of a command.
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MOST_WORKERS))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
     built.map_err(|error| CliError::failed("the runtime cannot be started", "").because(error))
 }
 
