@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// How much longer each bound is than the one before.
+const GROWTH: f64 = 1.5;
+/// After so many attempts every bound in use has reached its longest.
+const MOST_GROWTH: u32 = 40;
+
 /// The bounds of the delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -22,10 +27,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The delay before attempt `attempt` (from 0), with full jitter: anything from nothing to the bound, which doubles with each
-    /// attempt. `random` is drawn evenly from 0.0 to 1.0.
+    /// The delay before attempt `attempt` (from 0), with full jitter: anything from nothing to the bound, which grows by half with each
+    /// attempt. So the bound stays about as long as the peer has been away; were it doubled, it would be twice that. `random` is drawn
+    /// evenly from 0.0 to 1.0.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let bound = self.first.saturating_mul(1u32 << attempt.min(20)).min(self.longest);
+        let bound = self
+            .first
+            .mul_f64(GROWTH.powi(attempt.min(MOST_GROWTH).cast_signed()))
+            .min(self.longest);
         bound.mul_f64(random.clamp(0.0, 1.0))
     }
 }
@@ -35,11 +44,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_the_longest_and_are_spread_from_nothing() {
+    fn delays_grow_up_to_the_longest_and_are_spread_from_nothing() {
         let backoff = Backoff::default();
         assert_eq!(backoff.delay(0, 1.0), Duration::from_millis(250));
-        assert_eq!(backoff.delay(2, 1.0), Duration::from_secs(1));
-        assert_eq!(backoff.delay(2, 0.5), Duration::from_millis(500));
+        assert_eq!(backoff.delay(2, 1.0), Duration::from_micros(562_500));
+        assert_eq!(backoff.delay(2, 0.5), Duration::from_micros(281_250));
         assert_eq!(backoff.delay(u32::MAX, 1.0), Duration::from_secs(15));
         assert_eq!(backoff.delay(9, 0.0), Duration::ZERO);
         assert_eq!(backoff.delay(0, f64::from(7)), Duration::from_millis(250));
