@@ -7,8 +7,8 @@ use crate::cluster::{ApiError, Cluster, Deleted};
 use crate::core::apply::{Apply, Done, Finished, Plan, Progress, Removal, Step};
 use crate::core::ids::ObjectKey;
 
-/// Requests at once. Between 8 and 64 an API server takes the same time for 1,000 objects; fewer connections cost it less.
-const AT_ONCE: usize = 24;
+/// Requests at once. Between 8 and 64 an API server takes the same time for 1,000 objects; each connection costs it a handshake.
+const AT_ONCE: usize = 16;
 
 /// How a run ended.
 #[derive(Debug)]
