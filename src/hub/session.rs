@@ -21,6 +21,7 @@ use super::metrics::Metrics;
 use super::registry::Registry;
 use super::revision::Revision;
 use crate::core::access::KeyDigest;
+use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
@@ -90,7 +91,11 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         cluster: cluster.clone(),
         key: session.key,
         protocol: session.protocol,
-        hello: session.hello,
+        // The registry has the status; a second copy for as long as the tunnel stands would cost kilobytes each.
+        hello: Hello {
+            status: ClusterStatus::default(),
+            ..session.hello
+        },
         sender: session.sender,
         offered: None,
         allowed: None,
