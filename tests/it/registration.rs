@@ -36,16 +36,6 @@ fn says(agent: &Agent, words: &[&str]) {
     });
 }
 
-/// What the hub answers to a registration with this token and without content: 401 tells that it does not accept the token.
-fn answer_to(hub: &Hub, token: &str) -> u16 {
-    let body = Body {
-        content_type: "application/json",
-        content: "{}",
-    };
-    let client = Client::new(hub.port(), &hub.ca(), None).with_bearer(token);
-    client.request("POST", REQUESTS, body).unwrap().status
-}
-
 #[test]
 fn a_wrong_token_is_refused_with_advice() {
     let (_repo, hub) = hub();
@@ -61,18 +51,20 @@ fn an_expired_and_a_revoked_token_are_refused() {
     let (_repo, hub) = hub();
     let short = hub.join(&["--ttl", "1s"]);
     wait_until("the token has expired", || {
-        holds(answer_to(&hub, &short.token) == 401, "it is still accepted")
+        let list = hub.command(&["token", "list"]).ok();
+        holds(list.contains("expired"), list)
     });
     let agent = refused_agent(&short);
     says(&agent, &["expired", "branchline token create"]);
 
     let revoked = hub.join(&[]);
-    assert_ne!(answer_to(&hub, &revoked.token), 401);
     let id = revoked.token.split('.').next().unwrap();
     assert!(hub.command(&["token", "list"]).ok().contains(id));
     hub.command(&["token", "revoke", id]).ok();
-    assert_eq!(answer_to(&hub, &revoked.token), 401);
     assert!(!hub.command(&["token", "list"]).ok().contains(id));
+    let agent = refused_agent(&revoked);
+    says(&agent, &["token", "branchline token create"]);
+    assert!(hub.managed_cluster("stranger").is_none());
 }
 
 #[test]
@@ -94,7 +86,6 @@ fn a_hub_with_another_ca_is_not_told_the_token() {
     let agent = refused_agent(&join);
     says(&agent, &["sha256:0000", "hub"]);
     assert!(hub.managed_cluster("stranger").is_none());
-    assert_ne!(answer_to(&hub, &join.token), 401);
 }
 
 #[test]

@@ -14,9 +14,9 @@ fn an_empty_repository_is_said_so_and_its_first_push_is_followed() {
     hub.launch();
     hub.wait_alive();
     wait_until("the hub says what is missing", || {
-        let ready = hub.client().get("/readyz")?;
-        let said = ready.body.contains("no branch \"main\"") && ready.body.contains("push a first commit");
-        holds(ready.status == 500 && said, ready.body)
+        let status = hub.command(&["status"]);
+        let said = status.stdout.contains("no branch \"main\"") && status.stdout.contains("push a first commit");
+        holds(said && status.code == Some(1), format!("{status:?}"))
     });
     let fleet = Fleet::of(repo, hub, &["a"]);
     fleet.repo.push(
