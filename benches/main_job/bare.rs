@@ -91,13 +91,20 @@ pub(crate) fn tls(ca: &[u8], identity: Option<(&[u8], &[u8])>) -> Arc<ClientConf
 impl Server {
     /// Without a client certificate.
     pub(crate) fn anonymous(port: u16, ca: &[u8]) -> Server {
-        Server { port, tls: tls(ca, None) }
+        Server {
+            port,
+            tls: tls(ca, None),
+        }
     }
 
     /// As a kubeconfig with certificates in it says.
     pub(crate) fn of_kubeconfig(path: &Path) -> Server {
         let config: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let data = |pointer: &str| BASE64_STANDARD.decode(config.pointer(pointer).unwrap().as_str().unwrap()).unwrap();
+        let data = |pointer: &str| {
+            BASE64_STANDARD
+                .decode(config.pointer(pointer).unwrap().as_str().unwrap())
+                .unwrap()
+        };
         let server = config.pointer("/clusters/0/cluster/server").unwrap().as_str().unwrap();
         let certificate = data("/users/0/user/client-certificate-data");
         let key = data("/users/0/user/client-key-data");
@@ -179,7 +186,10 @@ impl Connection {
             request = request.header(*name, *value);
         }
         self.sender.ready().await.unwrap();
-        self.sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap()
+        self.sender
+            .send_request(request.body(Full::new(body)).unwrap())
+            .await
+            .unwrap()
     }
 
     /// One request and its whole answer.
@@ -192,7 +202,10 @@ impl Connection {
     /// A server-side apply.
     pub(crate) async fn apply(&mut self, path: &str, body: Bytes) {
         let path = format!("{path}?fieldManager=bench&force=true&fieldValidation=Strict");
-        let headers = [("content-type", "application/apply-patch+yaml"), ("accept", "application/json")];
+        let headers = [
+            ("content-type", "application/apply-patch+yaml"),
+            ("accept", "application/json"),
+        ];
         let (status, answer) = self.send(Method::PATCH, &path, &headers, body).await;
         assert!(status < 300, "{path}: {status} {}", String::from_utf8_lossy(&answer));
     }

@@ -111,7 +111,9 @@ impl Stage {
     fn kubectl(&mut self, number: usize) -> f64 {
         let directory = scratch("kubectl");
         let file = directory.path().join("all.yaml");
-        let texts: Vec<String> = (0..number).map(|index| config_map(&format!("kubectl-{index}"), "hello")).collect();
+        let texts: Vec<String> = (0..number)
+            .map(|index| config_map(&format!("kubectl-{index}"), "hello"))
+            .collect();
         std::fs::write(&file, texts.join("---\n")).unwrap();
         let begin = Instant::now();
         let file = file.display().to_string();

@@ -73,5 +73,11 @@ pub(crate) fn line(what: &str, figure: &str) {
 /// A figure held against its goal.
 pub(crate) fn goal(what: &str, value: f64, goal: f64, unit: &str) {
     let verdict = if value <= goal { "met" } else { "MISSED" };
-    line(what, &format!("{value:.1} {unit}, {:.2} x the goal of {goal:.1} {unit}: {verdict}", value / goal));
+    line(
+        what,
+        &format!(
+            "{value:.1} {unit}, {:.2} x the goal of {goal:.1} {unit}: {verdict}",
+            value / goal
+        ),
+    );
 }

@@ -40,7 +40,11 @@ pub(crate) fn run() {
             let (times, (objects, bytes)) = results[which];
             let ratios = before.map(|before| std::array::from_fn::<f64, 6, _>(|at| times[at] / before[at]));
             let cells: Vec<String> = (0..6).map(|at| cell(times[at], ratios.map(|ratios| ratios[at]))).collect();
-            println!("{:<22}{}{objects:>10}{bytes:>12}", format!("{kind} {clusters}"), cells.concat());
+            println!(
+                "{:<22}{}{objects:>10}{bytes:>12}",
+                format!("{kind} {clusters}"),
+                cells.concat()
+            );
             before = Some(times);
         }
     }
@@ -68,7 +72,10 @@ fn measure(clusters: usize) -> [(Times, (usize, usize)); 2] {
 fn source(clusters: usize) -> GitRepo {
     let mut files = Vec::new();
     for number in 0..SUBSCRIPTIONS {
-        let (name, deployment) = (format!("app-{number}"), feed("apps/v1", "Deployment", &format!("app-{number}")));
+        let (name, deployment) = (
+            format!("app-{number}"),
+            feed("apps/v1", "Deployment", &format!("app-{number}")),
+        );
         let text = [
             subscription(&name, &[], &[config_map_feed(&name), deployment]),
             document(&serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment",

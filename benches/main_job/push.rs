@@ -30,7 +30,10 @@ pub(crate) fn run() {
     let child = ApiServer::start("child");
     child.kubectl(&["create", "namespace", "shop"]).ok();
     let repo = GitRepo::with(&[
-        ("app/subscription.yaml", &subscription("app", &[], &[config_map_feed("pushed")])),
+        (
+            "app/subscription.yaml",
+            &subscription("app", &[], &[config_map_feed("pushed")]),
+        ),
         ("app/config.yaml", &config_map("pushed", "first")),
     ]);
     let hub = Hub::start(&repo.bare());

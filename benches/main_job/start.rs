@@ -117,7 +117,13 @@ fn weigh(hub: &Hub, agents: &[Agent]) {
     let largest = agents.iter().map(|agent| mb(agent.id())).fold(0.0, f64::max);
     let largest_own = agents.iter().map(|agent| own(agent.id())).fold(0.0, f64::max);
     goal("largest of the agents", largest, AGENT_GOAL_MB, "MB");
-    line("  of that its own; the rest is the binary, shared", &format!("{largest_own:.1} MB"));
+    line(
+        "  of that its own; the rest is the binary, shared",
+        &format!("{largest_own:.1} MB"),
+    );
     goal("hub with 3 clusters", mb(hub.id()), HUB_GOAL_MB, "MB");
-    line("  of that its own; the rest is the binary, shared", &format!("{:.1} MB", own(hub.id())));
+    line(
+        "  of that its own; the rest is the binary, shared",
+        &format!("{:.1} MB", own(hub.id())),
+    );
 }

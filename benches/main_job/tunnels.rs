@@ -55,12 +55,20 @@ pub(crate) fn run() {
     line("hub at its start", &format!("{:.1} MiB", start / 1024.0));
     line(
         "per registered cluster without a tunnel",
-        &format!("{:.1} KiB, after {clusters} registrations in {:.2} s", (registered - start) / clusters, registering / 1000.0),
+        &format!(
+            "{:.1} KiB, after {clusters} registrations in {:.2} s",
+            (registered - start) / clusters,
+            registering / 1000.0
+        ),
     );
     goal("per idle tunnel", (after - before) / TUNNELS as f64, GOAL_KIB, "KiB");
     line(
         &format!("{TUNNELS} agents dialled"),
-        &format!("in {:.2} s, both ends on this machine; hub {:.1} MiB", dialling / 1000.0, after / 1024.0),
+        &format!(
+            "in {:.2} s, both ends on this machine; hub {:.1} MiB",
+            dialling / 1000.0,
+            after / 1024.0
+        ),
     );
     drop(held);
 }
@@ -96,7 +104,11 @@ fn id(number: usize) -> ClusterId {
 
 /// All clusters share one key, because making a thousand takes longer than all the rest.
 fn request(number: usize, key: &rcgen::KeyPair) -> String {
-    let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap().pem().unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(key)
+        .unwrap()
+        .pem()
+        .unwrap();
     json!({
         "apiVersion": "clusters.clusternet.io/v1beta1", "kind": "ClusterRegistrationRequest",
         "metadata": {

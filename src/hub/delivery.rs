@@ -72,7 +72,10 @@ impl Walk {
         let before = parse_git_tree(&before).unwrap_or_default();
         let before: HashMap<&[u8], &TreeEntry> = before.iter().map(|old| (old.name.as_slice(), old)).collect();
         for entry in parse_git_tree(&bytes).unwrap_or_default() {
-            let known = before.get(entry.name.as_slice()).filter(|old| old.mode == entry.mode).map(|old| old.id);
+            let known = before
+                .get(entry.name.as_slice())
+                .filter(|old| old.mode == entry.mode)
+                .map(|old| old.id);
             if known == Some(entry.id) {
                 continue;
             }

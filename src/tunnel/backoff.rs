@@ -31,7 +31,10 @@ impl Backoff {
     /// attempt. So the bound stays about as long as the peer has been away; were it doubled, it would be twice that. `random` is drawn
     /// evenly from 0.0 to 1.0.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let bound = self.first.mul_f64(GROWTH.powi(attempt.min(MOST_GROWTH).cast_signed())).min(self.longest);
+        let bound = self
+            .first
+            .mul_f64(GROWTH.powi(attempt.min(MOST_GROWTH).cast_signed()))
+            .min(self.longest);
         bound.mul_f64(random.clamp(0.0, 1.0))
     }
 }
