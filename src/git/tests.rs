@@ -76,3 +76,49 @@ fn says_what_is_missing() {
     assert_eq!(repo.resolve("refs/heads/none").unwrap(), None);
     assert!(repo.rev_parse("none").unwrap_err().to_string().contains("none"));
 }
+
+#[test]
+fn packs_are_joined_once_they_are_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::init_bare(folder.path()).unwrap();
+    let mut parent = None;
+    for round in 0..52 {
+        assert!(!repo.needs_repack() || round > 50, "{round} packs are few");
+        let blobs: Vec<NewObject> = (0..30)
+            .map(|n| object(ObjectKind::Blob, format!("round {round} content {n}\n").into_bytes()))
+            .collect();
+        let names: Vec<String> = (0..30).map(|n| format!("f{n}.yaml")).collect();
+        let entries = names.iter().zip(&blobs).map(|(name, blob)| (name.as_str(), false, blob.id));
+        let tree = object(ObjectKind::Tree, write_git_tree(entries));
+        let root = tree.id;
+        repo.write_objects(&blobs.into_iter().chain([tree]).collect::<Vec<_>>())
+            .unwrap();
+        let commit = Commit {
+            reference: "refs/heads/state",
+            parent,
+            tree: root,
+            message: "round\n",
+            time: round,
+        };
+        parent = Some(repo.commit(&commit).unwrap());
+    }
+    assert!(repo.needs_repack());
+    Git::new(repo.path()).unwrap().repack().unwrap();
+    assert!(!repo.needs_repack());
+    let head = parent.unwrap();
+    assert_eq!(repo.files(head, "").unwrap().files.len(), 30);
+    assert_eq!(repo.ahead(head, None).unwrap(), (52, Some(0)));
+}
+
+#[test]
+fn a_lock_that_a_killed_process_left_goes_once_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::init_bare(folder.path()).unwrap();
+    let lock = folder.path().join("refs/heads/state.lock");
+    std::fs::write(&lock, "").unwrap();
+    assert!(!repo.remove_stale_lock("refs/heads/state"), "somebody may be writing");
+    let file = std::fs::File::options().write(true).open(&lock).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(120))
+        .unwrap();
+    assert!(repo.remove_stale_lock("refs/heads/state") && !lock.exists());
+}

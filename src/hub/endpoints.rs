@@ -28,6 +28,7 @@ use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
 use crate::core::registration::{Edit, Edited};
 use crate::core::state::registrations::{Decision, Registration, Token};
+use crate::core::text::cut;
 use crate::tunnel::http::{Body, full};
 
 /// Where agents register.
@@ -36,6 +37,8 @@ pub const REGISTRATION_PATH: &str = "/apis/clusters.clusternet.io/v1beta1/cluste
 pub const ADMIN_PATH: &str = "/apis/branchline.io/v1alpha1/";
 /// The largest request.
 const BODY_LIMIT: usize = 256 << 10;
+/// The longest description of a token.
+const MAX_DESCRIPTION: usize = 253;
 /// How long an edit may wait for its commit.
 const EDIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -276,7 +279,7 @@ impl Endpoints {
             id: id.clone(),
             digest: digest(&token),
             expires: expires.clone(),
-            description: asked.description,
+            description: cut(&asked.description, MAX_DESCRIPTION),
         };
         self.edit(Edit::AddToken(stored)).await?;
         info!(user, id, expires, "token created");

@@ -40,6 +40,8 @@ pub struct Live {
     pub held: Option<ObjectId>,
     /// The tree that it applied without a failure.
     pub applied: Option<ObjectId>,
+    /// The tree of its last report.
+    pub reported: Option<ObjectId>,
     /// Its Descriptions by name: those that are desired, within the limits of a report.
     pub descriptions: Arc<BTreeMap<String, Arc<DescriptionReport>>>,
     /// The key of its certificate.
@@ -115,6 +117,7 @@ impl Registry {
         let is_desired = |name: &String| desired.is_some_and(|desired| desired.contains_key(name));
         self.update(cluster, session, |live| {
             live.heard = now;
+            live.reported = Some(report.tree);
             live.held = report.held.then_some(report.tree).or(live.held);
             live.applied = report.applied.then_some(report.tree).or(live.applied);
             let descriptions = Arc::make_mut(&mut live.descriptions);
@@ -156,7 +159,7 @@ impl Registry {
     }
 
     fn announce(&self, cluster: &ClusterId) {
-        // A full queue is overflow that costs nothing: the projection looks at every cluster once a second besides.
+        // A full queue is overflow that costs nothing: the projection looks at every cluster from time to time besides.
         let _ = self.changed.try_send(cluster.clone());
     }
 
@@ -196,6 +199,7 @@ impl Sessions for Registry {
             status: session.hello.status.clone().within_limits(),
             held: session.hello.held,
             applied: session.hello.applied,
+            reported: None,
             descriptions: Arc::default(),
             key: session.key.clone(),
             session: number,

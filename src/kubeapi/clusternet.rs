@@ -1,4 +1,5 @@
-//! Clusternet's kinds as resources: names, short names and printer columns as its custom resource definitions have them. Pure.
+//! Clusternet's kinds as resources: names, short names and printer columns as its custom resource definitions have
+//! them, in their order; what is in sync stands behind them in columns of ours. Pure.
 
 use super::clusternet_schema::component_of;
 use super::resource::{READ_ONLY, Resource};
@@ -33,6 +34,13 @@ fn app_resources() -> Vec<Resource> {
         ("Deployer", "string", ".spec.deployer", 0),
         ("Status", "string", ".status.phase", 0),
         AGE,
+        ("Reason", "string", ".status.reason", 1),
+    ];
+    let subscription = [
+        AGE,
+        ("Bound", "integer", ".status.desiredReleases", 0),
+        ("Applied", "integer", ".status.completedReleases", 0),
+        ("Valid", "string", r#".status.conditions[?(@.type=="Valid")].status"#, 0),
     ];
     vec![
         app("Base", "bases", true, &[], &[AGE]),
@@ -43,7 +51,7 @@ fn app_resources() -> Vec<Resource> {
         app("HelmRelease", "helmreleases", true, &["hr"], &chart),
         app("Localization", "localizations", true, &["loc", "local"], &[AGE]),
         app("Manifest", "manifests", true, &[], &[AGE]),
-        app("Subscription", "subscriptions", true, &["sub", "subs"], &[AGE]),
+        app("Subscription", "subscriptions", true, &["sub", "subs"], &subscription),
     ]
 }
 
@@ -61,6 +69,7 @@ fn cluster_resources() -> Vec<Resource> {
         ("Status", "string", r#".status.conditions[?(@.type=="Ready")].status"#, 0),
         AGE,
         ("Agent Version", "string", ".status.agentVersion", 100),
+        ("Synced", "string", r#".status.conditions[?(@.type=="Synced")].status"#, 0),
     ];
     let registration = "ClusterRegistrationRequest";
     vec![
@@ -108,6 +117,6 @@ mod tests {
                 printed += columns.len();
             }
         }
-        assert_eq!(printed, 29);
+        assert_eq!(printed, 34);
     }
 }

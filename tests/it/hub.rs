@@ -251,3 +251,87 @@ async fn what_an_agent_reports_is_bounded_and_safe_to_show() {
     );
     hub.stop().await;
 }
+
+/// What `kubectl get` would show of the Subscription, the Description and the cluster: applied in how many, its phase, whether in sync.
+async fn at_a_glance(hub: &WholeHub) -> (u64, String, String) {
+    let (_, subscription) = hub
+        .admin(
+            Method::GET,
+            "/apis/apps.clusternet.io/v1alpha1/namespaces/shop/subscriptions/web",
+            &Value::Null,
+        )
+        .await;
+    let (_, description) = hub
+        .admin(Method::GET, "/apis/apps.clusternet.io/v1alpha1/descriptions", &Value::Null)
+        .await;
+    let (_, cluster) = hub
+        .admin(
+            Method::GET,
+            "/apis/clusters.clusternet.io/v1beta1/managedclusters",
+            &Value::Null,
+        )
+        .await;
+    let conditions = cluster["items"][0]["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let synced = conditions.iter().find(|condition| condition["type"] == "Synced");
+    (
+        subscription["status"]["completedReleases"].as_u64().unwrap_or(99),
+        description["items"][0]["status"]["phase"]
+            .as_str()
+            .unwrap_or("none")
+            .to_owned(),
+        synced
+            .and_then(|synced| synced["status"].as_str())
+            .unwrap_or("none")
+            .to_owned(),
+    )
+}
+
+async fn shows(hub: &WholeHub, want: (u64, &str, &str)) {
+    let begun = std::time::Instant::now();
+    loop {
+        let (applied, phase, synced) = at_a_glance(hub).await;
+        if (applied, phase.as_str(), synced.as_str()) == want {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{applied} {phase} {synced} instead of {want:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_sync_is_seen_at_a_glance() {
+    let (source, home) = (source(), home());
+    let hub = WholeHub::start(config(&source, &home)).await;
+    let token = hub.token(None).await;
+    let east = Candidate::new(1, "east");
+    let certificate = east.certificate(&hub, Some(&token)).await;
+    shows(&hub, (0, "Pending", "Unknown")).await;
+    let mut agent = east.join(&hub, &certificate, json!({})).await.unwrap();
+    let report = |offer: &branchline::wire::control::Offer, descriptions: Value| -> ToHub {
+        let report = json!({"epoch": offer.epoch, "generation": offer.generation, "tree": offer.tree, "held": true, "applied": true,
+            "descriptions": descriptions});
+        ToHub::Report(serde_json::from_value(report).unwrap())
+    };
+    let offer = agent.offer().await;
+    shows(&hub, (0, "Pending", "False")).await;
+    let well = json!([{"name": "shop.web", "phase": "Success"}]);
+    agent.sender.send(&report(&offer, well.clone()), b"").await.unwrap();
+    shows(&hub, (1, "Success", "True")).await;
+    // A newer content: what was reported is about the one before, until the agent says otherwise, also if only that it is the same as before.
+    source.push("second", &[("web.yaml", &WEB.replace("'1'", "'2'"))]);
+    let offer = agent.offer().await;
+    shows(&hub, (0, "Pending", "False")).await;
+    agent.sender.send(&report(&offer, json!([])), b"").await.unwrap();
+    shows(&hub, (1, "Success", "True")).await;
+    // The cluster goes away with everything applied; a content that comes meanwhile waits for it.
+    agent.handle.close().await;
+    shows(&hub, (1, "Success", "True")).await;
+    source.push("third", &[("web.yaml", &WEB.replace("'1'", "'3'"))]);
+    shows(&hub, (0, "Pending", "False")).await;
+    source.push_removal("gone", &["web.yaml"]);
+    shows(&hub, (99, "none", "False")).await;
+    hub.stop().await;
+}

@@ -1,0 +1,241 @@
+//! State, snapshot and live facts of one thing → the object that the hub's API shows. Values in, values out.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::super::registry::{Live, seconds};
+use super::super::revision::Revision;
+use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
+use crate::core::ids::ObjectId;
+use crate::core::index::Reading;
+use crate::core::schedule::Cluster;
+use crate::core::state::registrations::{Decision, Registration};
+use crate::core::state::{ClusterRecord, DescriptionState, managed_cluster_object, subscription_of};
+use crate::core::status::{DescriptionReport, Phase};
+
+/// A cluster that was not heard of for this long is not ready; three heartbeats.
+const SILENCE: i64 = 90;
+
+fn condition(kind: &str, status: &str, reason: &str, message: String) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": message})
+}
+
+/// A ManagedCluster with its live facts.
+pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, live: Option<&Live>, now: Timestamp) -> Value {
+    let mut object = managed_cluster_object(record);
+    let desired = record
+        .cluster
+        .id
+        .as_ref()
+        .map_or(ObjectId::EMPTY_TREE, |id| revision.tree(id));
+    let mut status = live.map_or_else(|| json!({}), |live| serde_json::to_value(&live.status).unwrap_or_default());
+    status["conditions"] = json!([ready(live, now).condition(), synced(live, desired)]);
+    if let Some(id) = &record.cluster.id {
+        object["metadata"]["uid"] = json!(id);
+    }
+    object["status"] = status;
+    object
+}
+
+/// Whether a cluster can be worked with, and why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Readiness {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl Readiness {
+    fn condition(self) -> Value {
+        condition("Ready", self.status, self.reason, self.message)
+    }
+}
+
+/// Judges a cluster by its tunnel, its heartbeat and what its API server answers.
+pub(super) fn ready(live: Option<&Live>, now: Timestamp) -> Readiness {
+    let unknown = |reason, message| Readiness {
+        status: "Unknown",
+        reason,
+        message,
+    };
+    let Some(live) = live else {
+        return unknown(
+            "NeverConnected",
+            "the agent has not connected since this hub started".to_owned(),
+        );
+    };
+    if let Some(lost) = live.lost {
+        return unknown("TunnelClosed", format!("the agent's tunnel ended at {}", seconds(lost)));
+    }
+    if now.as_second() - live.heard.as_second() > SILENCE {
+        return unknown(
+            "ClusterStatusUnknown",
+            format!("nothing was heard since {}", seconds(live.heard)),
+        );
+    }
+    let status = &live.status;
+    if (status.livez && status.readyz) || status.healthz {
+        return Readiness {
+            status: "True",
+            reason: "ManagedClusterReady",
+            message: "the agent's API server is ready".to_owned(),
+        };
+    }
+    let why = match status.message.as_str() {
+        "" => "the API server does not answer its health checks",
+        why => why,
+    };
+    Readiness {
+        status: "False",
+        reason: "ManagedClusterNotReady",
+        message: why.to_owned(),
+    }
+}
+
+fn synced(live: Option<&Live>, desired: ObjectId) -> Value {
+    let Some(live) = live else {
+        return condition("Synced", "Unknown", "Offline", format!("desired {desired}"));
+    };
+    let failing: Vec<&str> = live
+        .descriptions
+        .values()
+        .filter(|report| report.phase == Phase::Failure)
+        .map(|report| report.name.as_str())
+        .collect();
+    if live.applied == Some(desired) {
+        condition("Synced", "True", "Applied", format!("applied {desired}"))
+    } else if !failing.is_empty() {
+        let shown = failing.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        condition(
+            "Synced",
+            "False",
+            "Failed",
+            format!("{} Descriptions fail: {shown}", failing.len()),
+        )
+    } else if live.is_connected() {
+        condition("Synced", "False", "Applying", format!("desired {desired}"))
+    } else {
+        condition(
+            "Synced",
+            "False",
+            "Offline",
+            format!("desired {desired}; it is delivered when the agent is back"),
+        )
+    }
+}
+
+/// What is known of a Description besides its content.
+pub(super) enum Reported<'a> {
+    /// The agent has reported this about the content that is desired.
+    Now(&'a DescriptionReport),
+    /// What it reported last is about an older content.
+    Before,
+    /// It has reported nothing.
+    Never,
+}
+
+impl Reported<'_> {
+    /// Whether the desired content is applied and well.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Reported::Now(report) if report.phase == Phase::Success)
+    }
+
+    fn status(&self, live: Option<&Live>) -> Value {
+        let waits = match (self, live.is_some_and(Live::is_connected)) {
+            (Reported::Now(report), _) => {
+                return json!({
+                    "phase": report.phase, "reason": report.reason,
+                    "manifestStatuses": report.objects.iter().map(|object| json!({
+                        "apiVersion": object.api_version, "kind": object.kind, "namespace": object.namespace, "name": object.name,
+                        "observedStatus": {"outcome": object.outcome, "message": object.message},
+                    })).collect::<Vec<_>>(),
+                });
+            }
+            (_, false) => "it is delivered when the agent is back",
+            (Reported::Before, true) => "a newer content is being delivered",
+            (Reported::Never, true) => "the agent has not reported it yet",
+        };
+        json!({"phase": "Pending", "reason": waits})
+    }
+}
+
+/// A Description with what its agent says of it.
+pub(super) fn description(
+    cluster: &Cluster,
+    directory: &str,
+    state: &DescriptionState,
+    reported: &Reported<'_>,
+    live: Option<&Live>,
+) -> Value {
+    let feeds: Vec<Value> = state
+        .feeds
+        .iter()
+        .map(|state| serde_json::to_value(&state.feed).unwrap_or_default())
+        .collect();
+    let (namespace, name) = subscription_of(directory).unwrap_or_default();
+    let mut labels = json!({"apps.clusternet.io/subs.namespace": namespace, "apps.clusternet.io/config.kind": "Subscription"});
+    if name.len() <= 63 {
+        labels["apps.clusternet.io/subs.name"] = json!(name);
+    }
+    if let Some(id) = &cluster.id {
+        labels["clusters.clusternet.io/cluster-id"] = json!(id);
+    }
+    json!({
+        "apiVersion": APPS_VERSION, "kind": "Description",
+        "metadata": {"namespace": cluster.namespace, "name": directory, "labels": labels},
+        "spec": {"deployer": "Generic", "feeds": feeds}, "status": reported.status(live),
+    })
+}
+
+/// A Subscription as it stands in git, with where it is bound, in how many clusters it is applied, and what is wrong with it.
+pub(super) fn subscription(revision: &Revision, key: &(String, String), done: usize, errors: &[String]) -> Value {
+    let reading = revision.snapshot.subscriptions.get(key);
+    let mut object = match reading.and_then(Reading::valid) {
+        Some(subscription) => subscription.definition.object.as_value().clone(),
+        None => json!({"apiVersion": APPS_VERSION, "kind": "Subscription", "metadata": {"name": key.1}}),
+    };
+    object["metadata"]["namespace"] = json!(key.0);
+    let bindings = revision.state.subscriptions.get(key).map(|state| &state.bindings);
+    let bindings: Vec<String> = bindings
+        .into_iter()
+        .flatten()
+        .map(|(namespace, name)| format!("{namespace}/{name}"))
+        .collect();
+    let valid = match errors.first() {
+        None => condition("Valid", "True", "Rendered", "carried out as it stands in git".to_owned()),
+        Some(first) => condition("Valid", "False", "Held", first.clone()),
+    };
+    let (desired, binding_clusters) = (bindings.len(), bindings);
+    object["status"] = json!({
+        "bindingClusters": binding_clusters,
+        "desiredReleases": desired,
+        "completedReleases": done,
+        "conditions": [valid],
+    });
+    object
+}
+
+/// A registration, without its secrets: there are none.
+pub(super) fn registration_request(registration: &Registration) -> Value {
+    let result = match registration.decision {
+        Decision::Approved => json!("Approved"),
+        Decision::Denied => json!("Denied"),
+        Decision::Pending => Value::Null,
+    };
+    let waiting = registration
+        .pending_key_digest
+        .as_ref()
+        .map(|key| format!("a new key {key} waits for branchline approve --replace-key"));
+    json!({
+        "apiVersion": CLUSTERS_VERSION, "kind": "ClusterRegistrationRequest",
+        "metadata": {"name": format!("clusternet-{}", registration.cluster_id)},
+        "spec": {
+            "clusterId": registration.cluster_id, "clusterName": registration.cluster_name, "clusterType": registration.cluster_type,
+            "clusterNamespace": registration.dedicated_namespace, "clusterLabels": registration.labels, "syncMode": "Pull",
+        },
+        "status": {
+            "result": result, "dedicatedNamespace": registration.dedicated_namespace,
+            "managedClusterName": registration.cluster_name, "errorMessage": waiting.unwrap_or_default(),
+        },
+    })
+}
