@@ -18,6 +18,9 @@ use crate::core::yaml;
 
 /// Life of the administrator's certificate; a start past two thirds of it writes a new one.
 const ADMIN_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A lock is tried this often before another hub is said to hold it.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 const ADMIN_NAME: &str = "branchline:admin";
 
 /// Why the data directory cannot be used.
@@ -81,14 +84,18 @@ impl DataDirectory {
             .write(true)
             .open(&file)
             .map_err(failed("open", &file))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(DataDirectory {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(DataError::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &file)(error)),
+        // A process that is just ending, or a program that is just being started, may hold the lock for a moment longer.
+        for _ in 0..LOCK_TRIES {
+            match lock.try_lock() {
+                Ok(()) => {
+                    let path = path.to_owned();
+                    return Ok(DataDirectory { path, _lock: lock });
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &file)(error)),
+            }
         }
+        Err(DataError::Locked { path: path.to_owned() })
     }
 
     /// The directory.
