@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for a machine that is busy building something else; a test that is well never comes near it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` answers `Ok`, and returns that. `Err` says what is still missing; the last one is in the failure.
 #[track_caller]
