@@ -12,8 +12,10 @@ use crate::core::ids::ObjectId;
 
 /// The oldest `git` that is used: `--force-with-lease` with an expected value and protocol version 2 by default.
 const MINIMUM_VERSION: (u32, u32) = (2, 26);
-/// The longest a network operation may take.
+/// The longest that transferring objects may take.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// The longest that a remote may take to say what its refs are; a hub that starts waits for it.
+const ASK_LIMIT: Duration = Duration::from_secs(20);
 /// At most this much of what git prints is kept.
 const MAX_OUTPUT: u64 = 8 << 20;
 
@@ -36,10 +38,12 @@ pub enum GitError {
         found: String,
     },
     /// It took too long.
-    #[error("git {command} took more than {} s and was ended", TIME_LIMIT.as_secs())]
+    #[error("git {command} took more than {} s and was ended", .limit.as_secs())]
     TimedOut {
         /// The sub-command.
         command: String,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// It failed.
     #[error("git {command} failed: {message}")]
@@ -136,12 +140,17 @@ impl Git {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String, GitError> {
+        let limit = if arguments.first() == Some(&"ls-remote") {
+            ASK_LIMIT
+        } else {
+            TIME_LIMIT
+        };
         let mut child = self.command(arguments).spawn().map_err(GitError::Spawn)?;
         let (output, errors) = (collect(child.stdout.take()), collect(child.stderr.take()));
         let command = arguments.first().copied().unwrap_or_default().to_owned();
-        let (Ok(output), Ok(errors)) = (output.recv_timeout(TIME_LIMIT), errors.recv_timeout(TIME_LIMIT)) else {
+        let (Ok(output), Ok(errors)) = (output.recv_timeout(limit), errors.recv_timeout(limit)) else {
             end(&mut child);
-            return Err(GitError::TimedOut { command });
+            return Err(GitError::TimedOut { command, limit });
         };
         let status = child.wait().map_err(GitError::Spawn)?;
         if status.success() {

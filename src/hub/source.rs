@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -382,9 +382,17 @@ pub async fn follow(source: Source, own: String, every: Duration, wakes: mpsc::S
 
 async fn fetch(source: Source) -> Result<(), SourceError> {
     let Some(remote) = source.remote.clone() else { return Ok(()) };
-    // A task that does not come back is one of a runtime that is going down.
-    let fetched = tokio::task::spawn_blocking(move || remote.follow(&source.repo)).await;
-    fetched.unwrap_or(Ok(()))
+    // A thread and no blocking task: a runtime waits for those at its end, and a remote may hang for minutes.
+    let (reply, fetched) = oneshot::channel();
+    let fetch = move || {
+        // Whoever waits is gone at the end of the process.
+        let _ = reply.send(remote.follow(&source.repo));
+    };
+    std::thread::Builder::new()
+        .name("fetch".to_owned())
+        .spawn(fetch)
+        .map_err(GitError::Spawn)?;
+    fetched.await.unwrap_or(Ok(()))
 }
 
 /// An error with its causes.

@@ -10,7 +10,7 @@ use crate::support::repository::GitRepo;
 use crate::support::samples::{base, greeting};
 use crate::support::{holds, scratch, wait_until};
 
-/// A folder with a program `ssh` that runs on this machine what git wants to run elsewhere, unless a file `down` lies beside it.
+/// A folder with a program `ssh` that runs on this machine what git wants to run elsewhere, unless a file `down` or `hangs` lies beside it.
 struct Line {
     folder: TempDir,
 }
@@ -21,6 +21,7 @@ impl Line {
         let ssh = folder.path().join("ssh");
         let script = "#!/bin/sh\n\
             if [ -e \"$(dirname \"$0\")/down\" ]; then echo 'the line is down' >&2; exit 255; fi\n\
+            if [ -e \"$(dirname \"$0\")/hangs\" ]; then touch \"$(dirname \"$0\")/hanging\"; exec sleep 90; fi\n\
             for last; do :; done\n\
             exec sh -c \"$last\"\n";
         fs::write(&ssh, script).unwrap();
@@ -30,6 +31,14 @@ impl Line {
 
     fn goes_down(&self) {
         fs::write(self.folder.path().join("down"), "").unwrap();
+    }
+
+    /// From here on nothing comes through, and nobody is told.
+    fn hangs(&self) {
+        fs::write(self.folder.path().join("hangs"), "").unwrap();
+        wait_until("git hangs on the line", || {
+            holds(self.folder.path().join("hanging").exists(), "nobody has called yet")
+        });
     }
 
     fn comes_back(&self) {
@@ -138,4 +147,18 @@ fn a_foreign_commit_on_the_remote_state_branch_stops_the_hub_with_advice() {
     fleet.hub.launch();
     assert_ne!(fleet.hub.process().wait_exit(), Some(0));
     assert_eq!(fleet.state(), Some(foreign), "the restarted hub wrote over a foreign commit");
+}
+
+#[test]
+fn a_line_that_hangs_holds_up_neither_reads_nor_the_end() {
+    let line = Line::new();
+    let mut fleet = fleet_over(&line);
+    line.hangs();
+    let begun = std::time::Instant::now();
+    // A token is a commit: it is written here while the line hangs.
+    fleet.hub.join(&[]);
+    fleet.hub.wait_cluster("a", "True");
+    fleet.hub.process().signal("TERM");
+    assert_eq!(fleet.hub.process().wait_exit(), Some(0), "{}", fleet.hub.log());
+    assert!(begun.elapsed().as_secs() < 90, "the end came when the line did");
 }

@@ -57,7 +57,6 @@ impl Format {
 #[derive(Debug, Default)]
 pub struct ParseCache {
     files: HashMap<(ObjectId, Format), Arc<ParsedFile>>,
-    parsed: u64,
 }
 
 impl ParseCache {
@@ -75,7 +74,6 @@ impl ParseCache {
 
     /// Parses a content that was missing.
     pub fn insert(&mut self, id: ObjectId, format: Format, bytes: &[u8], limits: &Limits) {
-        self.parsed += 1;
         self.files.insert((id, format), Arc::new(parse_file(bytes, format, limits)));
     }
 
@@ -88,11 +86,6 @@ impl ParseCache {
     pub fn retain(&mut self, files: &FileTree) {
         let live: std::collections::HashSet<ObjectId> = files.files.values().map(|entry| entry.id).collect();
         self.files.retain(|(id, _), _| live.contains(id));
-    }
-
-    /// How many files were parsed since the start.
-    pub fn parsed_count(&self) -> u64 {
-        self.parsed
     }
 }
 
