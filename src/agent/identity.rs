@@ -15,6 +15,7 @@ use super::{AgentError, pause};
 use crate::cluster::Cluster;
 use crate::core::api::cluster::RegistrationStatus;
 use crate::core::ids::ClusterId;
+use crate::core::text::with_causes;
 
 /// A renewed certificate is asked for after this part of the old one's life.
 const RENEW_AFTER: (u32, u32) = (2, 3);
@@ -125,7 +126,7 @@ pub(super) async fn obtain(
     if !credentials.certificate.is_empty() {
         match ask_until_decided(config, credentials, store, None, stop).await {
             Err(AgentError::Register(error)) if error.is_final() && token.is_some() => {
-                let error = describe(&error);
+                let error = with_causes(&error);
                 tracing::warn!(%error, "the certificate cannot be renewed; registering with the token");
             }
             result => return result,
@@ -169,7 +170,7 @@ async fn ask_until_decided(
                 if let Some(wrong) = pinned.as_ref().and_then(|pinned| pinned.wrong()) {
                     return Err(AgentError::WrongCa(wrong));
                 }
-                let error = describe(&error);
+                let error = with_causes(&error);
                 tracing::warn!(%error, "the hub cannot be reached; trying again");
                 if !pause(config.backoff, attempt, stop).await {
                     return Ok(false);
@@ -204,20 +205,6 @@ fn accept(credentials: &mut Credentials, status: &RegistrationStatus, ca: Option
     credentials.namespace = status.dedicated_namespace.clone();
     credentials.name = status.managed_cluster_name.clone();
     Ok(())
-}
-
-/// An error with its causes, in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// `false`: stopped.

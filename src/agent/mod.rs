@@ -35,10 +35,10 @@ pub use register::RegisterError;
 use crate::cluster::{AccessError, ApiError, Cluster};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::ClusterId;
+use crate::core::text::with_causes;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::{self, DialError};
 use deliver::{Deliverer, Delivery, Standing};
-use identity::describe;
 use session::{SessionEnd, SessionParts, SessionResult};
 
 /// Messages from the hub that wait while something is saved; more of them make the hub wait.
@@ -174,17 +174,17 @@ async fn keep_connected(
                 result.welcomed
             }
             Attempt::NotTaken(error) => {
-                let error = describe(&error);
+                let error = with_causes(&error);
                 tracing::warn!(%error, "the hub does not take the certificate; asking for a new one");
                 if let Err(error) = identity::obtain(config, &mut credentials, &store, stop).await {
                     // A registered agent never gives up: whoever removed it from the hub may bring it back.
-                    let error = describe(&error);
+                    let error = with_causes(&error);
                     tracing::error!(%error, "no new certificate; trying again");
                 }
                 false
             }
             Attempt::NoTunnel(error) => {
-                let error = describe(&error);
+                let error = with_causes(&error);
                 tracing::warn!(%error, "no tunnel to the hub; trying again");
                 false
             }
@@ -263,7 +263,7 @@ fn say_why(end: &SessionEnd) {
         SessionEnd::Drained => tracing::info!("the hub goes away; reconnecting"),
         SessionEnd::Refused(why) => tracing::error!(%why, "the hub refuses this agent; trying again"),
         SessionEnd::Broken(error) => {
-            let error = describe(error);
+            let error = with_causes(error);
             tracing::warn!(%error, "tunnel lost; reconnecting");
         }
     }

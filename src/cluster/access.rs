@@ -1,5 +1,6 @@
 //! Where the API server is and how to prove who we are: a kubeconfig file or the pod's own service account.
 
+use crate::core::text::with_causes;
 use std::path::PathBuf;
 
 use kube::Config;
@@ -48,7 +49,7 @@ impl Access {
     pub(super) async fn load(&self) -> Result<Config, AccessError> {
         let mut config = match self {
             Access::Kubeconfig { path, context } => from_file(path, context.clone()).await?,
-            Access::InCluster => Config::incluster().map_err(|e| AccessError::NotInCluster(error_chain(&e)))?,
+            Access::InCluster => Config::incluster().map_err(|e| AccessError::NotInCluster(with_causes(&e)))?,
         };
         // Watches and exec sessions are quiet for as long as they like; short requests have their own limit.
         config.read_timeout = None;
@@ -60,7 +61,7 @@ impl Access {
 async fn from_file(path: &PathBuf, context: Option<String>) -> Result<Config, AccessError> {
     let failed = |error: kube::config::KubeconfigError| AccessError::Kubeconfig {
         path: path.display().to_string(),
-        message: error_chain(&error),
+        message: with_causes(&error),
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let options = KubeConfigOptions {
@@ -68,18 +69,4 @@ async fn from_file(path: &PathBuf, context: Option<String>) -> Result<Config, Ac
         ..KubeConfigOptions::default()
     };
     Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)
-}
-
-/// An error and its causes in one line, each said once.
-pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,5 +1,6 @@
 //! Requests to one API server over kube's transport: address, TLS and credentials are kube's, the requests are our own plain JSON.
 
+use crate::core::text::with_causes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use serde_json::Value;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 
-use super::access::{Access, AccessError, error_chain};
+use super::access::{Access, AccessError};
 use super::discovery::Catalog;
 use super::error::{ApiError, Status};
 
@@ -76,7 +77,7 @@ impl Cluster {
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let refused = |error: kube::Error| AccessError::Credentials {
             server: server.clone(),
-            message: error_chain(&error),
+            message: with_causes(&error),
         };
         let client = http_client(&config).map_err(refused)?;
         let auth = || config.auth_layer().map_err(refused);
@@ -172,7 +173,7 @@ impl Cluster {
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> ApiError {
         ApiError::Unreachable {
             server: self.server.to_string(),
-            message: error_chain(error),
+            message: with_causes(error),
         }
     }
 

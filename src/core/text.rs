@@ -5,6 +5,20 @@ use std::borrow::Cow;
 /// Longest text of a peer that is kept, in bytes; longer ones are cut.
 pub const MAX_MESSAGE_BYTES: usize = 1024;
 
+/// An error with its causes, each said once: libraries often repeat a cause in their own message.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// The text on one line: control characters (escape sequences among them) and characters that reorder what is shown become spaces.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let unsafe_to_show =

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::writer::Wake;
 use crate::core::ids::ObjectId;
+use crate::core::text::with_causes;
 use crate::git::{Git, GitError, Repo, RepoError, RepositoryUrl, WriteError};
 
 /// Where commits of the source come from.
@@ -373,7 +374,7 @@ pub async fn follow(source: Source, own: String, every: Duration, wakes: mpsc::S
             () = stop.cancelled() => return,
             fetched = fetch(source.clone()) => fetched,
         };
-        let fetched = fetched.map_err(|error| format!("the source cannot be fetched: {}", chain(&error)));
+        let fetched = fetched.map_err(|error| format!("the source cannot be fetched: {}", with_causes(&error)));
         if wakes.send(Wake::Polled(fetched)).await.is_err() {
             return;
         }
@@ -393,17 +394,6 @@ async fn fetch(source: Source) -> Result<(), SourceError> {
         .spawn(fetch)
         .map_err(GitError::Spawn)?;
     fetched.await.unwrap_or(Ok(()))
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

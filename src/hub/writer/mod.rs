@@ -21,7 +21,7 @@ use self::problems::Problems;
 pub use self::pushing::Pushed;
 use self::pushing::Pushing;
 use super::revision::{Revision, trees};
-use super::source::{Source, StateRepository, chain};
+use super::source::{Source, StateRepository};
 use crate::core::access::Refusal;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
@@ -31,6 +31,7 @@ use crate::core::registration::{self, Approval, Edit, Edited};
 use crate::core::render::{RenderCache, RenderSettings};
 use crate::core::state::registrations::Registrations;
 use crate::core::state::{self, CommitMessage, State};
+use crate::core::text::with_causes;
 use crate::core::yaml::Limits;
 use crate::git::{Commit, Git, RepoError, WriteError};
 
@@ -249,7 +250,7 @@ impl Writer {
                 moved
             }
             Err(error) => {
-                self.problems.reading = Some(format!("{}; the last good state stays", chain(&error)));
+                self.problems.reading = Some(format!("{}; the last good state stays", with_causes(&error)));
                 false
             }
         };
@@ -396,7 +397,9 @@ impl Writer {
         let repack = move || {
             match Git::new(repo.path()).and_then(|git| git.repack()) {
                 Ok(()) => info!(repository = %repo.path().display(), "packs joined"),
-                Err(error) => warn!(error = %chain(&error), "the state repository's packs cannot be joined; reading gets slower"),
+                Err(error) => {
+                    warn!(error = %with_causes(&error), "the state repository's packs cannot be joined; reading gets slower")
+                }
             }
             repacking.store(false, Ordering::Release);
         };
@@ -416,13 +419,13 @@ impl Writer {
         let tree = state::build(&outcome.state);
         let repo = &self.state_repository.repo;
         let current = match self.head {
-            Some(head) => Some(repo.commit_info(head).map_err(|error| chain(&error))?.tree),
+            Some(head) => Some(repo.commit_info(head).map_err(|error| with_causes(&error))?.tree),
             None => None,
         };
         if current == Some(tree.root) {
             return Ok(());
         }
-        let (objects, bytes) = repo.write_objects(&tree.objects).map_err(|error| chain(&error))?;
+        let (objects, bytes) = repo.write_objects(&tree.objects).map_err(|error| with_causes(&error))?;
         let message = CommitMessage {
             subject: subject(outcome),
             source: self.source_commit,
@@ -457,7 +460,7 @@ impl Writer {
                 if repo.remove_stale_lock(commit.reference) {
                     warn!(reference = commit.reference, "removed the lock that a killed process left");
                 }
-                Err(chain(&error))
+                Err(with_causes(&error))
             }
         }
     }

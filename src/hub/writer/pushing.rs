@@ -8,9 +8,10 @@
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::super::source::{Remote, SourceError, StateRepository, chain};
+use super::super::source::{Remote, SourceError, StateRepository};
 use super::{Wake, Writer};
 use crate::core::ids::ObjectId;
+use crate::core::text::with_causes;
 use crate::git::{Repo, RepoError};
 
 /// How a push ended.
@@ -92,7 +93,7 @@ impl Writer {
         };
         let repo = &self.state_repository.repo;
         if let Err(error) = pushing.count(repo, Some(head)) {
-            warn!(error = %chain(&error), "the commits that the remote lacks cannot be counted");
+            warn!(error = %with_causes(&error), "the commits that the remote lacks cannot be counted");
         }
         if pushing.under_way || pushing.pushed == Some(head) || self.problems.foreign.is_some() {
             return;
@@ -114,14 +115,14 @@ impl Writer {
                 true
             }
             Err(error @ SourceError::Foreign { .. }) => {
-                self.stop(chain(&error));
+                self.stop(with_causes(&error));
                 false
             }
             Err(error) => {
                 let problem = format!(
                     "the state branch cannot be pushed to {}; it is tried again: {}",
                     pushing.remote.url,
-                    chain(&error)
+                    with_causes(&error)
                 );
                 self.problems.pushing = Some(problem);
                 false
