@@ -11,6 +11,9 @@ use tokio::sync::watch;
 use super::resource::ResourceId;
 use crate::core::object::Object;
 
+/// Objects in one collection's history; the oldest go first. A count alone would bound nothing: objects reach megabytes.
+const HISTORY_BYTES: usize = 1 << 20;
+
 /// A position in a collection: namespace (empty for cluster-scoped objects) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
@@ -79,6 +82,12 @@ pub struct Change {
     pub previous: Option<Stored>,
 }
 
+impl Change {
+    fn bytes(&self) -> usize {
+        self.object.text().len()
+    }
+}
+
 /// A piece of a collection's history.
 #[derive(Debug, Clone)]
 pub struct Changes {
@@ -127,6 +136,8 @@ struct State {
 struct Collection {
     objects: BTreeMap<ObjectName, Stored>,
     changes: VecDeque<Change>,
+    /// Of the objects in `changes`.
+    history_bytes: usize,
     /// The history is complete for positions from here on.
     complete_from: u64,
     changed: watch::Sender<u64>,
@@ -137,6 +148,7 @@ impl Collection {
         Collection {
             objects: BTreeMap::new(),
             changes: VecDeque::new(),
+            history_bytes: 0,
             complete_from: origin,
             changed: watch::Sender::new(origin),
         }
@@ -144,11 +156,12 @@ impl Collection {
 
     fn record(&mut self, change: Change, limit: usize) {
         let revision = change.revision;
+        self.history_bytes += change.bytes();
         self.changes.push_back(change);
-        while self.changes.len() > limit {
-            if let Some(dropped) = self.changes.pop_front() {
-                self.complete_from = dropped.revision;
-            }
+        while self.changes.len() > limit || (self.history_bytes > HISTORY_BYTES && self.changes.len() > 1) {
+            let Some(dropped) = self.changes.pop_front() else { break };
+            self.history_bytes -= dropped.bytes();
+            self.complete_from = dropped.revision;
         }
         self.changed.send_replace(revision);
     }
@@ -175,7 +188,7 @@ impl Collection {
 }
 
 impl Store {
-    /// An empty store whose revisions begin above `origin` and that keeps `history` changes per collection.
+    /// An empty store whose revisions begin above `origin` and that keeps up to `history` changes and [`HISTORY_BYTES`] per collection.
     ///
     /// A server whose objects do not survive a restart passes a number that grows with every start (microseconds since 1970), so
     /// that clients with a revision from before the restart are told to list again instead of missing changes.
@@ -479,6 +492,23 @@ mod tests {
         );
         assert_eq!(store.changes_after(&pods(), 7, 9).unwrap().items.len(), 3);
         assert!(store.changes_after(&pods(), 10, 9).unwrap().items.is_empty());
+    }
+
+    #[test]
+    fn large_objects_make_the_history_shorter() {
+        let store = Store::new(0, 1_000);
+        let large = "x".repeat(HISTORY_BYTES / 4);
+        for n in 0..10 {
+            store.upsert(&pods(), pod("web", &format!("{n}{large}")));
+        }
+        assert_eq!(store.changes_after(&pods(), 7, 100).unwrap().items.len(), 3);
+        assert_eq!(store.changes_after(&pods(), 6, 100).unwrap_err().oldest, 7);
+        store.upsert(&pods(), pod("web", &large.repeat(8)));
+        assert_eq!(
+            store.changes_after(&pods(), 10, 100).unwrap().items.len(),
+            1,
+            "the newest stays, however large"
+        );
     }
 
     #[test]
