@@ -21,6 +21,23 @@ use crate::core::status::DescriptionReport;
 use crate::tunnel::TunnelHandle;
 use crate::wire::control::Report;
 
+/// A cluster's status as it is kept, within its limits: JSON text, because small maps take three times the memory, once for each cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptStatus(Box<str>);
+
+impl KeptStatus {
+    /// What is kept of what an agent sent.
+    pub fn of(status: ClusterStatus) -> Self {
+        KeptStatus(serde_json::to_string(&status.within_limits()).unwrap_or_default().into())
+    }
+
+    /// The status itself.
+    pub fn read(&self) -> ClusterStatus {
+        // What was written by `of` can be read; the other arm is never taken.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
 /// What is known of a cluster's agent at the moment.
 #[derive(Debug, Clone)]
 pub struct Live {
@@ -35,7 +52,7 @@ pub struct Live {
     /// When its tunnel ended, if it did.
     pub lost: Option<Timestamp>,
     /// What it reported about its cluster.
-    pub status: ClusterStatus,
+    pub status: KeptStatus,
     /// The tree that it has.
     pub held: Option<ObjectId>,
     /// The tree that it applied without a failure.
@@ -196,7 +213,7 @@ impl Sessions for Registry {
             connected: now,
             heard: now,
             lost: None,
-            status: session.hello.status.clone().within_limits(),
+            status: KeptStatus::of(session.hello.status.clone()),
             held: session.hello.held,
             applied: session.hello.applied,
             reported: None,

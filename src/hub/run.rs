@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -26,7 +26,7 @@ use super::proxy::Proxy;
 use super::registry::Registry;
 use super::revision::Revision;
 use super::router::Router;
-use super::session::{self, SessionContext};
+use super::session::{self, READERS, SessionContext};
 use super::source::{self, SourceError};
 use super::tls::{self, ServerIdentity, TlsError};
 use super::writer::{StartError, Wake, Writer, WriterSettings};
@@ -279,6 +279,7 @@ impl Parts {
             certificate_lifetime: self.config.certificate_lifetime,
             heartbeat_seconds: HEARTBEAT_SECONDS,
             metrics,
+            readers: Semaphore::new(READERS),
             stop: self.stop.clone(),
         });
         async move {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -18,18 +18,20 @@ use super::ca::CertificateAuthority;
 use super::ca::CertificateRequest;
 use super::delivery;
 use super::metrics::Metrics;
-use super::registry::Registry;
+use super::registry::{KeptStatus, Registry};
 use super::revision::Revision;
 use crate::core::access::KeyDigest;
-use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
 use crate::wire::content::{ContentError, pack};
-use crate::wire::control::{Hello, Offer, ToAgent, ToHub};
+use crate::wire::control::{Offer, ToAgent, ToHub};
 
 /// Answers that an agent may wait for at once; a correct one waits for one or two.
 const ASKS: usize = 16;
+/// Sessions that read the repository at the same time. When a thousand agents come back each would otherwise have a thread of its own, with
+/// memory that the allocator keeps for it.
+pub const READERS: usize = 4;
 /// How long an agent may take to take the last message.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -50,8 +52,26 @@ pub struct SessionContext {
     pub heartbeat_seconds: u32,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Turns to read the repository, of [`READERS`].
+    pub readers: Semaphore,
     /// The hub is going away.
     pub stop: CancellationToken,
+}
+
+impl SessionContext {
+    /// Reads the repository on a thread that may block, when it is this session's turn.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, RepoError> + Send + 'static,
+    ) -> Result<T, SessionError> {
+        // Nobody closes the semaphore; without a turn the work is done all the same.
+        let _turn = self.readers.acquire().await;
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => Ok(result?),
+            // The runtime is going down, and the session with it.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// Why a session ended.
@@ -74,15 +94,13 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         key,
         address,
         protocol,
-        mut hello,
+        hello,
         sender,
         receiver,
         handle,
     } = session;
     info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
     warn_of_newer_epoch(&context, &cluster, hello.epoch);
-    // The registry has the status; a second copy for as long as the tunnel stands would cost kilobytes each.
-    hello.status = ClusterStatus::default();
     let (asked, asks) = mpsc::channel(ASKS);
     let incoming = Incoming {
         context: Arc::clone(&context),
@@ -95,11 +113,14 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         cluster: cluster.clone(),
         key,
         protocol,
-        hello,
+        held: hello.held,
+        applied: hello.applied,
         sender,
         offered: None,
         allowed: None,
     };
+    // The registry has the rest; a second copy would cost kilobytes for as long as the tunnel stands.
+    drop(hello);
     let ended = tokio::select! {
         ended = incoming.serve(receiver) => ended,
         ended = outgoing.serve(asks) => ended,
@@ -160,7 +181,7 @@ impl Incoming {
         match message {
             ToHub::Heartbeat { status } => registry.update(&self.cluster, self.number, |live| {
                 live.heard = now;
-                live.status = status.within_limits();
+                live.status = KeptStatus::of(*status);
             }),
             ToHub::Report(report) => {
                 debug!(cluster = %self.cluster, tree = %report.tree, held = report.held, applied = report.applied, "report");
@@ -182,13 +203,17 @@ impl Incoming {
     }
 }
 
-/// Says everything that the hub has to say, one message after the other.
+/// Says everything that the hub has to say, one message after the other. What it does rarely is boxed: its future stands for as long as the
+/// tunnel, and would have room for all of it.
 struct Outgoing {
     context: Arc<SessionContext>,
     cluster: ClusterId,
     key: KeyDigest,
     protocol: u32,
-    hello: Hello,
+    /// The tree that the agent had when it came.
+    held: Option<ObjectId>,
+    /// The tree that it had applied then.
+    applied: Option<ObjectId>,
     sender: ControlSender<ToAgent>,
     /// The tree that was offered last, or that the agent had applied when it came.
     offered: Option<ObjectId>,
@@ -205,19 +230,19 @@ impl Outgoing {
             epoch: revisions.borrow_and_update().epoch,
         };
         self.sender.send(&welcome, b"").await?;
-        self.offer_if_needed().await?;
+        Box::pin(self.offer_if_needed()).await?;
         let stop = self.context.stop.clone();
         loop {
             tokio::select! {
                 ask = asks.recv() => match ask.map(|ask| *ask) {
-                    Some(Ask::Content(tree, ids)) => self.send_wanted(tree, ids).await?,
-                    Some(Ask::Certificate(csr)) => self.renew(&csr).await?,
+                    Some(Ask::Content(tree, ids)) => Box::pin(self.send_wanted(tree, ids)).await?,
+                    Some(Ask::Certificate(csr)) => Box::pin(self.renew(&csr)).await?,
                     None => return Ok(()),
                 },
                 changed = revisions.changed() => match changed {
                     Ok(()) => {
                         revisions.borrow_and_update();
-                        self.offer_if_needed().await?;
+                        Box::pin(self.offer_if_needed()).await?;
                     }
                     Err(_) => return Ok(()),
                 },
@@ -236,13 +261,16 @@ impl Outgoing {
         if !known || last == Some(tree) {
             return Ok(());
         }
-        if last.is_none() && self.hello.applied == Some(tree) {
+        if last.is_none() && self.applied == Some(tree) {
             self.offered = Some(tree);
             return Ok(());
         }
-        let base = last.or(self.hello.held);
+        let base = last.or(self.held);
         let repo = self.context.repo.clone();
-        let objects = blocking(move || delivery::difference(&repo, base, tree)).await?;
+        let objects = match tree {
+            ObjectId::EMPTY_TREE => Vec::new(),
+            tree => self.context.read(move || delivery::difference(&repo, base, tree)).await?,
+        };
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
         let offer = Offer {
             epoch: revision.epoch,
@@ -270,7 +298,7 @@ impl Outgoing {
         };
         let allowed = self.reachable(offered).await?;
         let repo = self.context.repo.clone();
-        let (found, missing) = blocking(move || delivery::wanted(&repo, &allowed, &ids)).await?;
+        let (found, missing) = self.context.read(move || delivery::wanted(&repo, &allowed, &ids)).await?;
         self.context.metrics.objects_sent.inc_by(found.len() as u64);
         let mut missing = Some(missing);
         let mut batches = pack(found)?;
@@ -294,7 +322,7 @@ impl Outgoing {
             return Ok(Arc::clone(allowed));
         }
         let repo = self.context.repo.clone();
-        let allowed = Arc::new(blocking(move || delivery::reachable(&repo, tree)).await?);
+        let allowed = Arc::new(self.context.read(move || delivery::reachable(&repo, tree)).await?);
         self.allowed = Some((tree, Arc::clone(&allowed)));
         Ok(allowed)
     }
@@ -327,13 +355,5 @@ impl Outgoing {
             }
         };
         Ok(self.sender.send(&answer, b"").await?)
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, RepoError> + Send + 'static) -> Result<T, SessionError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        // The runtime is going down, and the session with it.
-        Err(_) => std::future::pending().await,
     }
 }

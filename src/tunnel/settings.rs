@@ -58,7 +58,7 @@ impl TunnelSettings {
             usable_streams: HUB_STREAMS,
             accepted_streams: 2 * AGENT_STREAMS,
             window_headroom: 16 << 20,
-            read_buffer: 4 << 10,
+            read_buffer: 2 << 10,
             ..Self::common()
         }
     }

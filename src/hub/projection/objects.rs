@@ -28,7 +28,10 @@ pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, live:
         .id
         .as_ref()
         .map_or(ObjectId::EMPTY_TREE, |id| revision.tree(id));
-    let mut status = live.map_or_else(|| json!({}), |live| serde_json::to_value(&live.status).unwrap_or_default());
+    let mut status = live.map_or_else(
+        || json!({}),
+        |live| serde_json::to_value(live.status.read()).unwrap_or_default(),
+    );
     status["conditions"] = json!([ready(live, now).condition(), synced(live, desired)]);
     if let Some(id) = &record.cluster.id {
         object["metadata"]["uid"] = json!(id);
@@ -73,7 +76,7 @@ pub(super) fn ready(live: Option<&Live>, now: Timestamp) -> Readiness {
             format!("nothing was heard since {}", seconds(live.heard)),
         );
     }
-    let status = &live.status;
+    let status = live.status.read();
     if (status.livez && status.readyz) || status.healthz {
         return Readiness {
             status: "True",
