@@ -222,7 +222,7 @@ impl Writer {
             }
             Wake::Pushed(pushed) => batch.push |= self.note_pushed(pushed),
             Wake::Edit(edit, reply) => {
-                batch.trigger = "registration";
+                batch.trigger = edit.trigger();
                 batch.edits.push((edit, reply));
             }
         }
