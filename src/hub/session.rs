@@ -158,7 +158,7 @@ impl Incoming {
         let now = Timestamp::now();
         let registry = &self.context.registry;
         match message {
-            ToHub::Heartbeat { status } => registry.update(&self.cluster, self.number, |live| {
+            ToHub::Heartbeat { status, .. } => registry.update(&self.cluster, self.number, |live| {
                 live.heard = now;
                 live.status = status.within_limits();
             }),
