@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub backoff: Backoff,
     /// How often a registration that waits for a person asks again.
     pub pending_interval: Duration,
+    /// How often nodes and networks are looked at, at most.
+    pub survey_interval: Duration,
     /// Limits of the tunnel.
     pub tunnel: TunnelSettings,
 }

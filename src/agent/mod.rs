@@ -32,13 +32,13 @@ pub use execute::{Run, execute};
 pub use pin::{TlsError, WrongCa};
 pub use register::RegisterError;
 
-use crate::cluster::{AccessError, ApiError, Cluster};
-use crate::core::api::cluster::ClusterStatus;
+use crate::cluster::{AccessError, ApiError, Cluster, StatusCollector};
 use crate::core::ids::ClusterId;
 use crate::core::text::with_causes;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::{self, DialError};
 use deliver::{Deliverer, Delivery, Standing};
+use observe::Observation;
 use session::{SessionEnd, SessionParts, SessionResult};
 
 /// Messages from the hub that wait while something is saved; more of them make the hub wait.
@@ -101,7 +101,7 @@ pub enum AgentError {
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), AgentError> {
     let cluster = Cluster::connect(&config.access).await?;
     tracing::info!(server = cluster.server(), hub = config.hub.authority(), "agent starts");
-    let background = Background::start(&cluster, &stop);
+    let background = Background::start(&config, &cluster, &stop);
     let result = keep_connected(&config, &cluster, &background.ends, &stop).await;
     background.end().await;
     result
@@ -118,25 +118,33 @@ struct Background {
 struct Ends {
     deliveries: mpsc::Sender<Delivery>,
     standing: watch::Receiver<Option<Standing>>,
-    status: watch::Receiver<Option<ClusterStatus>>,
+    observations: watch::Receiver<Option<Observation>>,
     period: watch::Sender<Duration>,
 }
 
 impl Background {
-    fn start(cluster: &Cluster, stop: &CancellationToken) -> Self {
+    fn start(config: &AgentConfig, cluster: &Cluster, stop: &CancellationToken) -> Self {
         let stop = stop.child_token();
         let mut tasks = JoinSet::new();
         let look_now = Arc::new(Notify::new());
         let (deliverer, standing) = Deliverer::new(cluster.clone(), Arc::clone(&look_now));
         let (deliveries, received) = mpsc::channel(DELIVERIES);
         tasks.spawn(deliverer.run(received, stop.clone()));
-        let (publish, status) = watch::channel(None);
+        let (publish, observations) = watch::channel(None);
         let (period, heartbeat) = watch::channel(DEFAULT_HEARTBEAT);
-        tasks.spawn(observe::observe(cluster.clone(), publish, heartbeat, look_now, stop.clone()));
+        let collector = StatusCollector::new(cluster.clone(), DEFAULT_HEARTBEAT, config.survey_interval);
+        tasks.spawn(observe::observe(
+            collector,
+            config.labels.clone(),
+            publish,
+            heartbeat,
+            look_now,
+            stop.clone(),
+        ));
         let ends = Ends {
             deliveries,
             standing,
-            status,
+            observations,
             period,
         };
         Background { tasks, ends, stop }
@@ -224,14 +232,14 @@ async fn connect_once(
         },
     };
     let standing = known(ends.standing.clone()).await;
-    known(ends.status.clone()).await;
+    known(ends.observations.clone()).await;
     let parts = SessionParts {
         cluster,
         credentials,
         store,
         deliveries: &ends.deliveries,
         standing,
-        status: ends.status.clone(),
+        observations: ends.observations.clone(),
         period: &ends.period,
         stop,
     };

@@ -1,4 +1,4 @@
-//! Keeps the cluster's status up to date for heartbeats. One task per agent, because an API server that hangs must not hold up anything else.
+//! Keeps the cluster's status and labels up to date for heartbeats. One task per agent, because an API server that hangs must not hold up anything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,28 +6,39 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, StatusCollector};
+use crate::cluster::StatusCollector;
 use crate::core::api::cluster::ClusterStatus;
+use crate::core::node_labels::reported;
+use crate::core::selector::Labels;
 
 /// While the API server is not well it is asked this often, so that its return is seen soon.
 const WHILE_UNWELL: Duration = Duration::from_secs(5);
 
-/// Collects until `stop`. The first status is published as soon as it is there.
+/// What a hello and a heartbeat say about the cluster.
+#[derive(Clone, Default)]
+pub(super) struct Observation {
+    pub(super) status: ClusterStatus,
+    /// `None` while they are not known.
+    pub(super) labels: Option<Labels>,
+}
+
+/// Collects until `stop`; `own` are the agent's own labels. The first observation is published as soon as it is there.
 pub(super) async fn observe(
-    cluster: Cluster,
-    status: watch::Sender<Option<ClusterStatus>>,
+    mut collector: StatusCollector,
+    own: Labels,
+    observations: watch::Sender<Option<Observation>>,
     mut period: watch::Receiver<Duration>,
     look_now: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let mut collector = StatusCollector::new(cluster, *period.borrow());
     loop {
-        let collected = tokio::select! {
+        let status = tokio::select! {
             () = stop.cancelled() => return,
-            collected = collector.collect() => collected,
+            status = collector.collect() => status,
         };
-        let well = collected.readyz && collected.message.is_empty();
-        status.send_replace(Some(collected));
+        let well = status.readyz && status.message.is_empty();
+        let labels = reported(collector.node_labels(), &own);
+        observations.send_replace(Some(Observation { status, labels }));
         let pause = *period.borrow_and_update();
         tokio::select! {
             () = stop.cancelled() => return,

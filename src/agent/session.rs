@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::{Credentials, CredentialsStore};
 use super::deliver::{Delivery, Standing};
 use super::identity::renewal_due;
+use super::observe::Observation;
 use super::proxy::serve_stream;
 use super::register::signing_request;
 use crate::cluster::Cluster;
@@ -38,7 +39,7 @@ pub(super) struct SessionParts<'a> {
     pub(super) store: &'a CredentialsStore,
     pub(super) deliveries: &'a mpsc::Sender<Delivery>,
     pub(super) standing: Option<Standing>,
-    pub(super) status: watch::Receiver<Option<ClusterStatus>>,
+    pub(super) observations: watch::Receiver<Option<Observation>>,
     pub(super) period: &'a watch::Sender<Duration>,
     pub(super) stop: &'a CancellationToken,
 }
@@ -140,7 +141,7 @@ impl Session<'_> {
                         return Ok(end);
                     }
                 }
-                changed = self.parts.status.changed() => {
+                changed = self.parts.observations.changed() => {
                     if changed.is_ok() {
                         self.beat(&outbox).await?;
                     }
@@ -152,7 +153,7 @@ impl Session<'_> {
 
     fn hello(&mut self) -> ToHub {
         let standing = self.parts.standing.unwrap_or_default();
-        let status = self.parts.status.borrow_and_update().clone().unwrap_or_default();
+        let Observation { status, labels } = self.parts.observations.borrow_and_update().clone().unwrap_or_default();
         self.well = Some(health(&status));
         ToHub::Hello(Box::new(Hello {
             protocol: version::NEWEST,
@@ -163,6 +164,7 @@ impl Session<'_> {
             epoch: standing.epoch,
             generation: standing.generation,
             status,
+            labels,
         }))
     }
 
@@ -226,7 +228,7 @@ impl Session<'_> {
 
     /// A heartbeat when it is time, and at once when the cluster's health has changed.
     async fn beat(&mut self, outbox: &mpsc::Sender<ToHub>) -> Result<(), SessionError> {
-        let Some(status) = self.parts.status.borrow_and_update().clone() else {
+        let Some(Observation { status, labels }) = self.parts.observations.borrow_and_update().clone() else {
             return Ok(());
         };
         let health = health(&status);
@@ -237,7 +239,7 @@ impl Session<'_> {
             self.heartbeat = Instant::now();
             let status = Box::new(status);
             outbox
-                .send(ToHub::Heartbeat { status })
+                .send(ToHub::Heartbeat { status, labels })
                 .await
                 .map_err(|_| SessionError::Gone)?;
         }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::logging::{self, LogFormat};
 use super::{CliError, stop_on_signal};
 use crate::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
-use crate::cluster::Access;
+use crate::cluster::{Access, SURVEY_INTERVAL};
 use crate::tunnel::TunnelSettings;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::HubAddress;
@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// The cluster's namespace on the hub [default: clusternet-<name>]
     #[arg(long, value_name = "NS", default_value = "", hide_default_value = true)]
     namespace: String,
-    /// Labels that the cluster asks for
+    /// Labels that the cluster asks for; they count when it is approved, those below node.clusternet.io/ also later
     #[arg(long, value_name = "k=v,…", value_delimiter = ',')]
     labels: Vec<String>,
     /// The cluster's type, `EdgeCluster` or `StandardCluster`
@@ -100,6 +100,7 @@ fn resolve(args: Args) -> Result<AgentConfig, CliError> {
         credentials: args.credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
         backoff: Backoff::default(),
         pending_interval: PENDING_INTERVAL,
+        survey_interval: SURVEY_INTERVAL,
         tunnel: TunnelSettings::agent(),
     })
 }

@@ -16,7 +16,7 @@ pub use discovery::{Catalog, Resource};
 pub use error::{ApiError, Status};
 pub use inventory::{InventoryStore, StoreError};
 pub use objects::{Deleted, FIELD_MANAGER};
-pub use status::StatusCollector;
+pub use status::{SURVEY_INTERVAL, StatusCollector};
 
 /// Namespace in every cluster that holds what the agent keeps there.
 pub const SYSTEM_NAMESPACE: &str = "branchline-system";

@@ -11,9 +11,12 @@ use super::client::Cluster;
 use super::error::ApiError;
 use super::quantity::Quantity;
 use crate::core::api::cluster::{ClusterStatus, NodeStatistics};
+use crate::core::node_labels::NodeLabelCount;
+use crate::core::selector::Labels;
 
-/// Nodes and networks change rarely, and listing the nodes of a large cluster is the one costly request: at most this often.
-const SURVEY_EVERY: Duration = Duration::from_secs(60);
+/// Nodes and networks change rarely, and listing the nodes of a large cluster is the one costly request: at most this often, unless an agent is
+/// told otherwise.
+pub const SURVEY_INTERVAL: Duration = Duration::from_secs(60);
 /// A survey may take this part of the time at most; a cluster where it is slow is asked less often.
 const SURVEY_SHARE: u32 = 50;
 const NODES_A_PAGE: usize = 100;
@@ -24,6 +27,7 @@ const RESOURCES: [&str; 3] = ["cpu", "memory", "nvidia.com/gpu"];
 pub struct StatusCollector {
     cluster: Cluster,
     heartbeat: Duration,
+    survey_interval: Duration,
     survey: Survey,
     next_survey: Option<Instant>,
     last: ClusterStatus,
@@ -35,6 +39,8 @@ struct Survey {
     nodes: NodeStatistics,
     allocatable: BTreeMap<String, Quantity>,
     capacity: BTreeMap<String, Quantity>,
+    /// What enough nodes carry below `node.clusternet.io/`; `None` until there was a node that counts.
+    labels: Option<Labels>,
     cluster_cidr: String,
     service_cidr: String,
 }
@@ -62,7 +68,15 @@ struct ListMetadata {
 #[derive(Deserialize)]
 struct Node {
     #[serde(default)]
+    metadata: NodeMetadata,
+    #[serde(default)]
     status: NodeStatus,
+}
+
+#[derive(Deserialize, Default)]
+struct NodeMetadata {
+    #[serde(default)]
+    labels: Labels,
 }
 
 #[derive(Deserialize, Default)]
@@ -82,10 +96,11 @@ struct Condition {
 
 impl StatusCollector {
     /// A collector that has seen nothing yet.
-    pub fn new(cluster: Cluster, heartbeat: Duration) -> Self {
+    pub fn new(cluster: Cluster, heartbeat: Duration, survey_interval: Duration) -> Self {
         StatusCollector {
             cluster,
             heartbeat,
+            survey_interval,
             survey: Survey::default(),
             next_survey: None,
             last: ClusterStatus::default(),
@@ -95,6 +110,11 @@ impl StatusCollector {
     /// Changes the heartbeat period that the status announces.
     pub fn set_period(&mut self, heartbeat: Duration) {
         self.heartbeat = heartbeat;
+    }
+
+    /// The labels below `node.clusternet.io/` that enough nodes carried when they were last listed; without nodes those of the time before.
+    pub fn node_labels(&self) -> Option<&Labels> {
+        self.survey.labels.as_ref()
     }
 
     /// Asks the API server. One that does not answer is a status too: unhealthy, and why.
@@ -142,10 +162,10 @@ impl StatusCollector {
         if self.next_survey.is_none_or(|next| next <= started) {
             match self.cluster.survey_nodes(&mut self.survey).await {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "nodes cannot be listed; their capacity is not reported"),
+                Err(error) => tracing::warn!(%error, "nodes cannot be listed; their capacity and labels are not reported"),
             }
             self.cluster.survey_networks(&mut self.survey).await;
-            self.next_survey = Some(started + SURVEY_EVERY.max(started.elapsed() * SURVEY_SHARE));
+            self.next_survey = Some(started + self.survey_interval.max(started.elapsed() * SURVEY_SHARE));
         }
         status.node_statistics = self.survey.nodes.clone();
         status.allocatable = spell(&self.survey.allocatable);
@@ -218,13 +238,18 @@ impl Cluster {
             service_cidr: std::mem::take(&mut survey.service_cidr),
             ..Survey::default()
         };
+        let mut labels = NodeLabelCount::default();
         let mut next = String::new();
         loop {
             let path = format!("/api/v1/nodes?limit={NODES_A_PAGE}&continue={next}");
             let page: NodeList = self.get(&path).await?;
-            page.items.iter().for_each(|node| fresh.count(node));
+            for node in &page.items {
+                fresh.count(node);
+                labels.add(&node.metadata.labels);
+            }
             next = percent_encoding::utf8_percent_encode(&page.metadata.next, percent_encoding::NON_ALPHANUMERIC).to_string();
             if next.is_empty() {
+                fresh.labels = labels.winners().or_else(|| survey.labels.take());
                 *survey = fresh;
                 return Ok(());
             }

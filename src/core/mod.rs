@@ -6,6 +6,7 @@ pub mod apply;
 pub mod diagnostic;
 pub mod ids;
 pub mod index;
+pub mod node_labels;
 pub mod object;
 pub mod pipeline;
 pub mod registration;

@@ -10,17 +10,16 @@ use std::collections::BTreeMap;
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
 use crate::core::api::cluster::RegistrationSpec;
-use crate::core::ids::is_dns_name;
+use crate::core::ids::{ClusterId, is_dns_name};
 use crate::core::index::{ClusterDefinition, Reading};
+use crate::core::node_labels::NodeLabels;
 use crate::core::schedule::Cluster;
-use crate::core::selector::check_label;
+use crate::core::selector::{MAX_LABELS, check_label};
 use crate::core::state::ClusterRecord;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 
 /// The longest cluster name: its dedicated namespace `clusternet-<name>` must be a namespace name.
 const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
-/// The most labels that a cluster may ask for.
-const MAX_LABELS: usize = 64;
 
 /// A change of the durable facts that the hub owns.
 #[derive(Debug, Clone)]
@@ -46,6 +45,13 @@ pub enum Edit {
         /// Name or id.
         cluster: String,
     },
+    /// A cluster of the fleet reports the labels that stand below `node.clusternet.io/`.
+    ReportLabels {
+        /// Which.
+        cluster: ClusterId,
+        /// All of them.
+        labels: NodeLabels,
+    },
     /// A new bootstrap token.
     AddToken(Token),
     /// A token that no longer counts.
@@ -53,6 +59,18 @@ pub enum Edit {
         /// Its id.
         id: String,
     },
+}
+
+impl Edit {
+    /// The word for the commit's `Trigger`.
+    pub const fn trigger(&self) -> &'static str {
+        match self {
+            Edit::ReportLabels { .. } => "labels",
+            Edit::Register { .. } | Edit::Approve { .. } | Edit::Deny { .. } | Edit::AddToken(_) | Edit::RemoveToken { .. } => {
+                "registration"
+            }
+        }
+    }
 }
 
 /// What an edit gave.
@@ -86,6 +104,7 @@ pub fn apply(
         }
         Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(Edited::Registration),
         Edit::Deny { cluster } => deny(registrations, cluster).map(Edited::Registration),
+        Edit::ReportLabels { cluster, labels } => report_labels(registrations, cluster, labels).map(Edited::Registration),
         Edit::AddToken(token) => {
             registrations.tokens.insert(token.id.clone(), token.clone());
             Ok(Edited::Token)
@@ -312,6 +331,18 @@ fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration
     Ok(known.clone())
 }
 
+/// The labels of its nodes change with a cluster; what else it asked for stays as it was approved.
+fn report_labels(registrations: &mut Registrations, cluster: &ClusterId, labels: &NodeLabels) -> Result<Registration, Refusal> {
+    let known = registrations.clusters.get_mut(cluster);
+    let known = known.filter(|known| known.decision == Decision::Approved).ok_or_else(|| {
+        not_found(format!(
+            "cluster {cluster} does not belong to the fleet; its labels are not kept"
+        ))
+    })?;
+    labels.replace_in(&mut known.labels);
+    Ok(known.clone())
+}
+
 /// The clusters of the fleet.
 pub fn approved(registrations: &Registrations) -> Vec<ClusterRecord> {
     let approved = registrations
@@ -417,6 +448,51 @@ mod tests {
         };
         apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
         assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn report(all: &mut Registrations, id: char, reported: &[(&str, &str)]) -> Result<Edited, Refusal> {
+        let edit = Edit::ReportLabels {
+            cluster: spec(id, "").cluster_id,
+            labels: NodeLabels::admit(labels(reported)).0,
+        };
+        apply(all, &edit, &BTreeMap::new(), Approval::Manual)
+    }
+
+    #[test]
+    fn a_cluster_of_the_fleet_reports_the_labels_of_its_nodes() {
+        let mut all = Registrations::default();
+        let mut asked = spec('a', "east");
+        asked.cluster_labels = labels(&[("region", "eu"), ("node.clusternet.io/zone", "a")]);
+        ask(&mut all, asked, "k", true, Approval::Automatic).unwrap();
+        report(&mut all, 'a', &[("node.clusternet.io/gpu", "yes"), ("region", "us")]).unwrap();
+        let fleet = approved(&all);
+        let has = &fleet[0].cluster.labels;
+        assert_eq!(
+            (has["region"].as_str(), has["node.clusternet.io/gpu"].as_str()),
+            ("eu", "yes")
+        );
+        assert!(!has.contains_key("node.clusternet.io/zone"), "{has:?}");
+        let before = all.clone();
+        report(&mut all, 'a', &[("node.clusternet.io/gpu", "yes")]).unwrap();
+        assert_eq!(all, before, "the same again writes nothing");
+    }
+
+    #[test]
+    fn whoever_is_not_of_the_fleet_reports_in_vain() {
+        let mut all = Registrations::default();
+        ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap();
+        let before = all.clone();
+        for id in ['a', 'b'] {
+            assert_eq!(
+                report(&mut all, id, &[("node.clusternet.io/gpu", "yes")]).unwrap_err().code,
+                404
+            );
+        }
+        assert_eq!(all, before);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::core::ids::is_dns_name;
 /// Labels of a cluster.
 pub type Labels = BTreeMap<String, String>;
 
+/// The most labels that a cluster may ask for, and the most that it may report later.
+pub const MAX_LABELS: usize = 64;
+
 /// Checks a label as the API server does: `[prefix/]name`, the prefix a DNS subdomain, name and value at most 63 characters.
 pub fn check_label(key: &str, value: &str) -> Result<(), String> {
     let (prefix, name) = match key.split_once('/') {

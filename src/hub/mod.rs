@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod endpoints;
 pub mod listener;
 pub mod metrics;
+mod node_labels;
 pub mod projection;
 pub mod proxy;
 pub mod registry;

@@ -274,6 +274,7 @@ impl Parts {
         let context = Arc::new(SessionContext {
             registry,
             revisions: self.revisions.clone(),
+            wakes: self.wakes.clone(),
             repo,
             authority: Arc::clone(&self.authority),
             certificate_lifetime: self.config.certificate_lifetime,

@@ -1,4 +1,5 @@
-//! One agent's control stream: welcomes it, offers what it lacks, serves what it wants, keeps what it reports, renews its certificate.
+//! One agent's control stream: welcomes it, offers what it lacks, serves what it wants, keeps what it reports, has its labels kept, renews its
+//! certificate.
 //!
 //! ```text
 //! Hello ─► Welcome ─► (desired ≠ held or applied) Offer ⇄ Want/Content ─► Report ─► wait for the next revision
@@ -6,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -18,10 +19,13 @@ use super::ca::CertificateAuthority;
 use super::ca::CertificateRequest;
 use super::delivery;
 use super::metrics::Metrics;
+use super::node_labels::LabelReports;
 use super::registry::{KeptStatus, Registry};
 use super::revision::Revision;
+use super::writer::Wake;
 use crate::core::access::KeyDigest;
 use crate::core::ids::{ClusterId, ObjectId};
+use crate::core::selector::Labels;
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
 use crate::wire::content::{ContentError, pack};
@@ -42,6 +46,8 @@ pub struct SessionContext {
     pub registry: Arc<Registry>,
     /// Accepted states.
     pub revisions: watch::Receiver<Arc<Revision>>,
+    /// To the writer.
+    pub wakes: mpsc::Sender<Wake>,
     /// Where the state branch's objects are.
     pub repo: Repo,
     /// Signs renewed certificates.
@@ -102,25 +108,27 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
     warn_of_newer_epoch(&context, &cluster, hello.epoch);
     let (asked, asks) = mpsc::channel(ASKS);
-    let incoming = Incoming {
+    let mut incoming = Incoming {
         context: Arc::clone(&context),
         number,
         cluster: cluster.clone(),
         asked,
+        labels: LabelReports::default(),
     };
+    let (held, applied) = (hello.held, hello.applied);
+    // The registry has the rest of the hello; a second copy would cost kilobytes for as long as the tunnel stands.
+    incoming.take_labels({ hello }.labels);
     let outgoing = Outgoing {
         context: Arc::clone(&context),
         cluster: cluster.clone(),
         key,
         protocol,
-        held: hello.held,
-        applied: hello.applied,
+        held,
+        applied,
         sender,
         offered: None,
         allowed: None,
     };
-    // The registry has the rest; a second copy would cost kilobytes for as long as the tunnel stands.
-    drop(hello);
     let ended = tokio::select! {
         ended = incoming.serve(receiver) => ended,
         ended = outgoing.serve(asks) => ended,
@@ -165,24 +173,28 @@ struct Incoming {
     cluster: ClusterId,
     /// Boxed, because a channel keeps room for 32 of them from its start.
     asked: mpsc::Sender<Box<Ask>>,
+    labels: LabelReports,
 }
 
 impl Incoming {
-    async fn serve(self, mut receiver: ControlReceiver<ToHub>) -> Result<(), SessionError> {
+    async fn serve(mut self, mut receiver: ControlReceiver<ToHub>) -> Result<(), SessionError> {
         while let Some(received) = receiver.receive().await? {
             self.take(received.message)?;
         }
         Ok(())
     }
 
-    fn take(&self, message: ToHub) -> Result<(), SessionError> {
+    fn take(&mut self, message: ToHub) -> Result<(), SessionError> {
         let now = Timestamp::now();
         let registry = &self.context.registry;
         match message {
-            ToHub::Heartbeat { status } => registry.update(&self.cluster, self.number, |live| {
-                live.heard = now;
-                live.status = KeptStatus::of(*status);
-            }),
+            ToHub::Heartbeat { status, labels } => {
+                registry.update(&self.cluster, self.number, |live| {
+                    live.heard = now;
+                    live.status = KeptStatus::of(*status);
+                });
+                self.take_labels(labels);
+            }
             ToHub::Report(report) => {
                 debug!(cluster = %self.cluster, tree = %report.tree, held = report.held, applied = report.applied, "report");
                 if report.applied {
@@ -196,6 +208,17 @@ impl Incoming {
             ToHub::Hello(_) | ToHub::Ignored => {}
         }
         Ok(())
+    }
+
+    /// An agent that reports no labels, because it cannot see its nodes or is of an older version, leaves those that stand.
+    fn take_labels(&mut self, reported: Option<Labels>) {
+        let Some(reported) = reported else { return };
+        let state = Arc::clone(&self.context.revisions.borrow().state);
+        if let Some(known) = state.registrations.clusters.get(&self.cluster) {
+            let wakes = &self.context.wakes;
+            self.labels
+                .hear(&self.cluster, &known.labels, reported, wakes, Instant::now());
+        }
     }
 
     fn ask(&self, ask: Ask) -> Result<(), SessionError> {

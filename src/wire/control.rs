@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId, ObjectKind};
+use crate::core::selector::Labels;
 use crate::core::status::DescriptionReport;
 
 /// What an agent says to its hub.
@@ -18,6 +19,9 @@ pub enum ToHub {
     Heartbeat {
         /// What the agent observed.
         status: Box<ClusterStatus>,
+        /// As in [`Hello::labels`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        labels: Option<Labels>,
     },
     /// Content that the agent lacks for the offered tree.
     Want {
@@ -108,6 +112,9 @@ pub struct Hello {
     /// The cluster's live facts.
     #[serde(default)]
     pub status: ClusterStatus,
+    /// All labels below `node.clusternet.io/` that the cluster has. `None`: not known, or from an older agent; those that stand stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
 }
 
 /// What came of a delivery.
@@ -187,6 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn no_report_of_labels_is_not_a_report_of_none() {
+        for (text, want) in [
+            (r#"{"type":"heartbeat","status":{}}"#, None),
+            (r#"{"type":"heartbeat","status":{},"labels":null}"#, None),
+            (r#"{"type":"heartbeat","status":{},"labels":{}}"#, Some(Labels::new())),
+        ] {
+            let ToHub::Heartbeat { labels, .. } = serde_json::from_str(text).unwrap() else {
+                panic!("not a heartbeat");
+            };
+            assert_eq!(labels, want, "{text}");
+        }
+        let silent = ToHub::Heartbeat {
+            status: Box::default(),
+            labels: None,
+        };
+        assert!(!serde_json::to_string(&silent).unwrap().contains("labels"));
+    }
+
+    #[test]
     fn unknown_types_and_fields_are_ignored() {
         let newer: ToAgent = serde_json::from_str(r#"{"type":"teleport","where":{"x":1}}"#).unwrap();
         assert_eq!(newer, ToAgent::Ignored);
@@ -200,7 +226,7 @@ mod tests {
         let ToHub::Hello(hello) = serde_json::from_str(text).unwrap() else {
             panic!("not a hello");
         };
-        assert_eq!((hello.held, hello.epoch), (None, 0));
+        assert_eq!((hello.held, hello.epoch, hello.labels), (None, 0, None));
         assert!(serde_json::from_str::<ToHub>(r#"{"type":"hello","protocol":1}"#).is_err());
     }
 }

@@ -10,6 +10,7 @@ use branchline::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
 use branchline::cluster::Access;
 use branchline::core::access::{ADMINS, KeyDigest, Refusal};
 use branchline::core::ids::{ClusterId, ObjectId, ObjectKind};
+use branchline::core::selector::Labels;
 use branchline::core::status::{ObjectOutcome, Phase};
 use branchline::core::tree::write_git_tree;
 use branchline::hub::acceptor::{Acceptor, Session, Sessions};
@@ -41,6 +42,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::apiserver::{ApiServer, AuditEvent};
+use crate::support::node::add_node;
 use crate::support::scratch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -202,6 +204,7 @@ impl Hub {
                 longest: Duration::from_millis(500),
             },
             pending_interval: Duration::from_millis(100),
+            survey_interval: Duration::from_millis(500),
             tunnel: TunnelSettings::agent(),
         }
     }
@@ -469,7 +472,7 @@ async fn an_api_server_that_is_down_keeps_the_tunnel_and_says_so() {
     assert!(report.applied, "{report:?}");
     server.stop();
     let said = loop {
-        if let ToHub::Heartbeat { status } = next(&mut session).await
+        if let ToHub::Heartbeat { status, .. } = next(&mut session).await
             && !status.message.is_empty()
         {
             break status;
@@ -492,6 +495,61 @@ async fn an_api_server_that_is_down_keeps_the_tunnel_and_says_so() {
     let report = answer_until(&mut session, &tree, |report| report.applied && report.generation == 2).await;
     assert_eq!(report.tree, tree.root());
     assert_eq!(server.get(&at("down")).unwrap()["data"]["content"], "2");
+    agent.end().await.unwrap();
+}
+
+/// The labels of the next heartbeat.
+async fn next_labels(session: &mut Session) -> Option<Labels> {
+    loop {
+        if let ToHub::Heartbeat { labels, .. } = next(session).await {
+            return labels;
+        }
+    }
+}
+
+/// What the agent reports next that is not what it said before.
+async fn labels_other_than(session: &mut Session, before: &Labels) -> Labels {
+    loop {
+        if let Some(labels) = next_labels(session).await.filter(|labels| labels != before) {
+            return labels;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_nodes_carry_is_reported_while_it_changes() {
+    let server = ApiServer::start("agent-nodes");
+    let labels = |gpu: &str| {
+        let pairs = [("node.clusternet.io/gpu", gpu), ("node.clusternet.io/site", "roof")];
+        Labels::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())))
+    };
+    add_node(
+        &server,
+        "worker",
+        &json!({"node.clusternet.io/gpu": "yes", "node.clusternet.io/site": "cellar", "rack": "7"}),
+    );
+    let mut hub = Hub::start().await;
+    let mut config = hub.config(&server, None);
+    config.labels = [("node.clusternet.io/site", "roof"), ("region", "eu")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    let agent = launch(config);
+    let mut session = hub.session().await;
+    let hello = session.hello.labels.clone().unwrap();
+    assert_eq!(hello, labels("yes"), "the agent's own label wins; others stay with the node");
+
+    server
+        .kubectl(&["label", "node", "worker", "--overwrite", "node.clusternet.io/gpu=no"])
+        .ok();
+    assert_eq!(labels_other_than(&mut session, &hello).await, labels("no"));
+    // No node at all says nothing about nodes; one without the label does. Three heartbeats hold more than one look at the nodes.
+    server.kubectl(&["delete", "node", "worker"]).ok();
+    for _ in 0..3 {
+        assert_eq!(next_labels(&mut session).await, Some(labels("no")));
+    }
+    add_node(&server, "bare", &json!({}));
+    let without = labels_other_than(&mut session, &labels("no")).await;
+    assert_eq!(without.keys().collect::<Vec<_>>(), ["node.clusternet.io/site"]);
     agent.end().await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use branchline::agent::execute;
-use branchline::cluster::{Access, Cluster, InventoryStore, StatusCollector};
+use branchline::cluster::{Access, Cluster, InventoryStore, SURVEY_INTERVAL, StatusCollector};
 use branchline::core::apply::{
     Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Progress, Step, Target, Wanted, plan, report,
 };
@@ -301,7 +301,7 @@ async fn five_thousand_objects_are_remembered_in_bounded_shards() {
 async fn an_api_server_that_is_down_is_said_so_and_nothing_is_lost() {
     let server = ApiServer::start("down");
     let mut hands = Hands::new(&server).await;
-    let mut status = StatusCollector::new(hands.cluster.clone(), std::time::Duration::from_secs(30));
+    let mut status = StatusCollector::new(hands.cluster.clone(), std::time::Duration::from_secs(30), SURVEY_INTERVAL);
     let up = status.collect().await;
     assert!(
         up.readyz && up.livez && up.k8s_version.starts_with("v1.") && up.message.is_empty(),

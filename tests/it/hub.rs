@@ -186,6 +186,103 @@ async fn a_tunnel_ends_when_its_key_is_replaced() {
     hub.stop().await;
 }
 
+/// The labels of ManagedCluster `east`, once they are as wanted.
+async fn labels_of_east(hub: &WholeHub, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let path = "/apis/clusters.clusternet.io/v1beta1/namespaces/clusternet-east/managedclusters/east";
+    let begun = std::time::Instant::now();
+    loop {
+        let (_, cluster) = hub.admin(Method::GET, path, &Value::Null).await;
+        if wanted(&cluster) {
+            return cluster["metadata"]["labels"].clone();
+        }
+        assert!(begun.elapsed() < PATIENCE, "gave up waiting until {what}: {cluster:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn generation(hub: &WholeHub) -> u64 {
+    hub.status().await["generation"].as_u64().unwrap()
+}
+
+const GPU: &str = "node.clusternet.io/gpu";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_that_an_agent_reports_are_kept_when_they_differ() {
+    let (source, home) = (source(), home());
+    let hub = WholeHub::start(config(&source, &home)).await;
+    let token = hub.token(None).await;
+    let east = Candidate::new(1, "east");
+    let certificate = east.certificate(&hub, Some(&token)).await;
+    let mut agent = east.join(&hub, &certificate, json!({})).await.unwrap();
+    let mut long = serde_json::Map::from_iter([(GPU.to_owned(), json!("yes"))]);
+    for (key, value) in [
+        ("region", "eu"),
+        ("node.clusternet.io/bad", "no spaces"),
+        ("node.clusternet.io/a/b", "c"),
+    ] {
+        long.insert(key.to_owned(), json!(value));
+    }
+    let beat = |version: &str, labels: Value| -> ToHub {
+        serde_json::from_value(json!({"type": "heartbeat", "status": {"k8sVersion": version}, "labels": labels})).unwrap()
+    };
+    agent.sender.send(&beat("v1", json!(long)), b"").await.unwrap();
+    let labels = labels_of_east(&hub, "the label is there", |cluster| {
+        cluster["metadata"]["labels"][GPU] == "yes"
+    })
+    .await;
+    let keys: Vec<&String> = labels
+        .as_object()
+        .unwrap()
+        .keys()
+        .filter(|key| !key.starts_with("clusters."))
+        .collect();
+    assert_eq!(keys, [GPU], "what is no label below the prefix stays outside");
+
+    // The same again, and a hello without labels, change nothing: the token's commit is the only one.
+    let before = generation(&hub).await;
+    for (version, labels) in [("v2", json!({GPU: "yes"})), ("v3", Value::Null)] {
+        let hello = json!({"status": {"k8sVersion": version}, "labels": labels});
+        agent = east.join(&hub, &certificate, hello).await.unwrap();
+        labels_of_east(&hub, "the hello came", |cluster| cluster["status"]["k8sVersion"] == version).await;
+    }
+    hub.token(None).await;
+    assert_eq!(generation(&hub).await, before + 1);
+
+    // What git says of the cluster outranks it, and is no reason to write.
+    let stated = format!(
+        "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata: {{name: east, labels: {{{GPU}: none}}}}\n"
+    );
+    source.push("no GPU", &[("hub/east.yaml", &stated)]);
+    labels_of_east(&hub, "git's word counts", |cluster| {
+        cluster["metadata"]["labels"][GPU] == "none"
+    })
+    .await;
+    let before = generation(&hub).await;
+    agent.sender.send(&beat("v4", json!({GPU: "yes"})), b"").await.unwrap();
+    labels_of_east(&hub, "the heartbeat came", |cluster| cluster["status"]["k8sVersion"] == "v4").await;
+    hub.token(None).await;
+    assert_eq!(generation(&hub).await, before + 1);
+    source.push_removal("as it is", &["hub/east.yaml"]);
+    labels_of_east(&hub, "the agent's word counts", |cluster| {
+        cluster["metadata"]["labels"][GPU] == "yes"
+    })
+    .await;
+
+    // A report that there are none, in a hello, is one.
+    let _agent = east.join(&hub, &certificate, json!({"labels": {}})).await.unwrap();
+    labels_of_east(&hub, "the label is gone", |cluster| {
+        cluster["metadata"]["labels"][GPU].is_null()
+    })
+    .await;
+    let messages = source.in_bare(&["log", "--format=%B", "branchline/state"]).ok();
+    assert_eq!(
+        messages.lines().filter(|line| *line == "Trigger: labels").count(),
+        2,
+        "{messages}"
+    );
+    hub.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_talks_without_listening_stalls_nobody() {
     let (source, home) = (source(), home());

@@ -4,13 +4,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::apiserver::{ApiServer, POWERLESS};
+use crate::support::apiserver::{ApiServer, POWERLESS, kubectl};
 use crate::support::fleet::{Agent, Hub, Join};
 use crate::support::https::{Body, Client};
+use crate::support::node::add_node;
 use crate::support::pki::{Authority, Identity};
 use crate::support::repository::GitRepo;
+use crate::support::samples::{base, greeting};
 use crate::support::{holds, wait_until};
 
 const REQUESTS: &str = "/apis/clusters.clusternet.io/v1beta1/clusterregistrationrequests";
@@ -258,6 +260,70 @@ fn a_certificate_opens_only_the_tunnel_of_its_own_cluster() {
     ] {
         let answer = client.get(path).unwrap();
         assert_eq!(answer.status, 403, "{path}: {answer:?}");
+    }
+}
+
+/// How many commits on the state branch reports of labels have made.
+fn commits_for_labels(repo: &GitRepo) -> usize {
+    let messages = repo.in_bare(&["log", "--format=%B", "branchline/state"]).ok();
+    messages.lines().filter(|line| *line == "Trigger: labels").count()
+}
+
+/// Waits until kubectl shows this value of `node.clusternet.io/gpu` on the hub; returns all labels.
+#[track_caller]
+fn wait_gpu(hub: &Hub, value: &str) -> Value {
+    wait_until(&format!("the ManagedCluster has gpu={value}"), || {
+        let arguments = [
+            "-n",
+            "clusternet-labelled",
+            "get",
+            "managedclusters",
+            "labelled",
+            "-o",
+            "json",
+        ];
+        let output = kubectl(&hub.admin(), &arguments);
+        let cluster: Value = serde_json::from_str(&output.stdout).map_err(|_| output.stderr)?;
+        let labels = cluster["metadata"]["labels"].clone();
+        holds(labels["node.clusternet.io/gpu"] == value, labels.to_string())?;
+        Ok(labels)
+    })
+}
+
+#[test]
+fn labels_of_nodes_reach_the_managed_cluster_and_decide_what_it_gets() {
+    let fast = greeting("fast", &[("node.clusternet.io/gpu", "yes")], "hello");
+    let repo = GitRepo::with(&[("base.yaml", &base()), ("fast.yaml", &fast)]);
+    let hub = Hub::start(&repo);
+    let server = ApiServer::start("labelled");
+    add_node(
+        &server,
+        "worker",
+        &json!({"node.clusternet.io/gpu": "yes", "example.com/rack": "7"}),
+    );
+    let mut agent = Agent::prepare("labelled", &hub.join(&[]), &server);
+    agent.launch();
+    let labels = wait_gpu(&hub, "yes");
+    assert!(
+        labels["example.com/rack"].is_null() && labels["name"] == "labelled",
+        "{labels}"
+    );
+    wait_until("the ConfigMap that wants a GPU is there", || {
+        let found = server.get("/api/v1/namespaces/shop/configmaps/fast").ok_or("there is none")?;
+        holds(found["data"]["greeting"] == "hello", found.to_string())
+    });
+    assert_eq!(commits_for_labels(&repo), 1);
+
+    // An agent looks at the nodes when it starts: the same again is no commit, another value is one.
+    for (value, commits) in [("yes", 1), ("no", 2)] {
+        agent.kill();
+        hub.wait_cluster("labelled", "Unknown");
+        let label = format!("node.clusternet.io/gpu={value}");
+        server.kubectl(&["label", "node", "worker", "--overwrite", &label]).ok();
+        agent.launch();
+        hub.wait_cluster("labelled", "True");
+        wait_gpu(&hub, value);
+        assert_eq!(commits_for_labels(&repo), commits, "{}", hub.log());
     }
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{CliError, write};
 use crate::agent::{self, AgentConfig, CredentialsPlace, Trust};
-use crate::cluster::Access;
+use crate::cluster::{Access, SURVEY_INTERVAL};
 use crate::core::object::Object;
 use crate::hub::Hub;
 use crate::sandbox::{Sandbox, SandboxOptions, keep, load_snapshot};
@@ -157,6 +157,7 @@ fn agent_config(name: &str, kubeconfig: PathBuf, home: &Path, hub: &Hub, token: 
         credentials: CredentialsPlace::File(credentials(home)),
         backoff: Backoff::default(),
         pending_interval: Duration::from_secs(1),
+        survey_interval: SURVEY_INTERVAL,
         tunnel: TunnelSettings::agent(),
     })
 }

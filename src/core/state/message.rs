@@ -15,7 +15,7 @@ pub struct CommitMessage {
     pub epoch: u64,
     /// Grows with each commit.
     pub generation: u64,
-    /// Why the run happened: `start`, `source`, `registration` and the like.
+    /// Why the run happened: `start`, `source`, `registration`, `labels` and the like.
     pub trigger: String,
 }
 

@@ -31,7 +31,7 @@ pub struct Registration {
     /// Free text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster_type: String,
-    /// Labels as they were approved.
+    /// Labels as they were approved; below `node.clusternet.io/` as the cluster reported them last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
     /// How it stands.

@@ -222,7 +222,7 @@ impl Writer {
             }
             Wake::Pushed(pushed) => batch.push |= self.note_pushed(pushed),
             Wake::Edit(edit, reply) => {
-                batch.trigger = "registration";
+                batch.trigger = edit.trigger();
                 batch.edits.push((edit, reply));
             }
         }
@@ -257,11 +257,12 @@ impl Writer {
         self.check_foreign();
         let mut registrations = self.state.registrations.clone();
         registration::approve_stated(&mut registrations, &self.snapshot.clusters);
+        let edited = !batch.edits.is_empty();
         let answers = self.edit(batch.edits, &mut registrations);
         let accepted = if moved || !self.indexed || registrations != self.state.registrations {
             self.indexed = true;
             let outcome = self.compute(registrations, &mut phases);
-            self.accept(outcome, batch.trigger, &phases, now)
+            self.accept(outcome, batch.trigger, edited, &phases, now)
         } else {
             self.finish_quiet_run(batch.push);
             Ok(())
@@ -343,6 +344,7 @@ impl Writer {
         &mut self,
         outcome: Outcome,
         trigger: &str,
+        edited: bool,
         phases: &Phases,
         now: &impl Fn() -> jiff::Timestamp,
     ) -> Result<(), String> {
@@ -352,7 +354,7 @@ impl Writer {
         }
         // Delivery may go ahead of the push only when the tree follows from the pushed parent and this source commit alone.
         let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error);
-        let follows = settled && trigger != "registration" && self.is_pushed(self.head);
+        let follows = settled && !edited && self.is_pushed(self.head);
         match self.write(&outcome, trigger, phases, now) {
             Ok(()) => {
                 self.problems.writing = None;

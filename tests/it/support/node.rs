@@ -7,9 +7,16 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apiserver::ApiServer;
+
+/// Adds a node that has these labels and runs nothing.
+pub(crate) fn add_node(server: &ApiServer, name: &str, labels: &Value) {
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
+    let answer = server.send("POST", "/api/v1/nodes", "application/json", &node);
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
 
 /// Adds a node and a pod `default/echo` that runs on it to this cluster. The node answers as long as the test process lives.
 pub(crate) fn add_echo_pod(server: &ApiServer) {
