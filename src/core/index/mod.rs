@@ -3,6 +3,7 @@
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
 mod kinds;
+mod overrides;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
-pub use kinds::{BrokenOverride, ClusterDefinition, Entry, Override, OverrideKind, PatchKind, Policy, Subscription, quoted};
+pub use kinds::{ClusterDefinition, Subscription};
+pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
 
 /// The file that excludes paths, gitignore syntax, at the configured path's root.
@@ -238,7 +240,7 @@ impl Builder {
                 } else {
                     OverrideKind::Globalization
                 };
-                kinds::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
+                overrides::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
             }
             (APPS_GROUP, "HelmChart") | (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
             (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),

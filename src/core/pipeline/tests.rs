@@ -295,10 +295,13 @@ fn a_bad_patch_holds_only_its_feed_in_its_clusters() {
     assert_eq!(world.codes(), [("patch-failure", "l.yaml", 9)]);
     assert_eq!(world.paths().len(), 4, "the other feed goes on");
     world
-        .write("l.yaml", &localization("l", "ApplyNow", 1, "FieldMergePatch", "a: b"))
+        .write("l.yaml", &localization("l", "ApplyNow", 1, "StrategicMergePatch", "a: b"))
         .run();
-    assert!(world.text(EAST).contains("one"), "an unsupported override holds its feed");
-    assert_eq!(world.codes()[0].0, "unsupported");
+    assert!(
+        world.text(EAST).contains("one"),
+        "an override of no known type holds its feed"
+    );
+    assert_eq!(world.codes(), [("invalid-field", "l.yaml", 10)]);
 }
 
 #[test]
@@ -343,19 +346,132 @@ fn a_missing_path_skips_the_entry_with_a_warning() {
     assert!(!world.diagnostics[0].is_error());
 }
 
+/// Each dialect with a patch that sets `/data/key` to `later`.
+const DIALECTS: [(&str, &str); 5] = [
+    ("Helm", r#"{"data":{"key":"later"}}"#),
+    ("MergePatch", r#"{"data":{"key":"later"}}"#),
+    ("JSONPatch", r#"[{"op":"replace","path":"/data/key","value":"later"}]"#),
+    ("FieldMergePatch", r#"{"key":"later"}"#),
+    ("FieldJSONPatch", r#"[{"op":"replace","path":"/key","value":"later"}]"#),
+];
+
+/// A Localization of any type; the Field types patch the YAML text in `/data/conf`.
+fn patching(policy: &str, patch_type: &str, value: &str) -> String {
+    let field = "    fieldPath: /data/conf\n    fieldFormat: YAML\n";
+    localization("l", policy, 1, patch_type, value) + if patch_type.starts_with("Field") { field } else { "" }
+}
+
+fn with_conf(value: &str) -> String {
+    config("web", value).replace("data: {key", "data: {conf: 'key: one', key")
+}
+
 #[test]
-fn apply_later_waits_for_the_next_change() {
+fn apply_later_waits_for_the_next_change_in_every_dialect() {
+    for (patch_type, value) in DIALECTS {
+        let mut world = web();
+        world.write("web.yaml", &with_conf("one")).run();
+        world.write("l.yaml", &patching("ApplyLater", patch_type, value)).run();
+        assert!(!world.text(EAST).contains("later"), "{patch_type}");
+        assert_eq!(world.pending.len(), 1, "{patch_type}");
+        world.write("web.yaml", &with_conf("two")).run();
+        assert!(world.text(EAST).contains("key: later") && world.pending.is_empty());
+        world.write("l.yaml", &patching("ApplyNow", patch_type, value)).run();
+        world.remove("l.yaml").run();
+        assert!(
+            !world.text(EAST).contains("later"),
+            "removing the override removes its effect: {patch_type}"
+        );
+    }
+}
+
+#[test]
+fn provenance_names_every_field_in_every_dialect() {
+    for (patch_type, value) in DIALECTS {
+        let mut world = web();
+        world
+            .write("web.yaml", &with_conf("one"))
+            .write("l.yaml", &patching("ApplyNow", patch_type, value))
+            .run();
+        assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+        let field = if patch_type.starts_with("Field") {
+            "/data/conf"
+        } else {
+            "/data/key"
+        };
+        let provenance = world.text("provenance/clusternet-east/apps.web.yaml");
+        assert!(provenance.contains(&format!("- {field}\n")), "{patch_type}: {provenance}");
+    }
+}
+
+#[test]
+fn entries_without_effect_stand_in_the_provenance_too() {
+    let mut world = web();
+    let blank =
+        "  - name: blank\n    type: Helm\n    value: ' '\n  - name: comment\n    type: MergePatch\n    value: '# later'\n";
+    let skipped = localization(
+        "skipped",
+        "ApplyNow",
+        1,
+        "JSONPatch",
+        r#"[{"op":"remove","path":"/spec/none"}]"#,
+    );
+    world.write("l.yaml", &(skipped + blank)).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    let provenance = world.text("provenance/clusternet-east/apps.web.yaml");
+    for name in ["skipped", "blank", "comment"] {
+        assert!(provenance.contains(&format!("name: {name}")), "{provenance}");
+    }
+    assert!(!provenance.contains("fields:\n"), "{provenance}");
+}
+
+#[test]
+fn values_of_overrides_are_read_as_kubectl_reads_yaml() {
     let mut world = web();
     world
         .write(
             "l.yaml",
-            &localization("l", "ApplyLater", 1, "MergePatch", r#"{"data":{"key":"later"}}"#),
+            &localization("l", "ApplyNow", 1, "MergePatch", "{immutable: yes, data: {mode: 0644}}"),
         )
         .run();
+    assert!(world.text(EAST).contains("immutable: true"), "{}", world.text(EAST));
+    assert!(world.text(EAST).contains("mode: 420"), "{}", world.text(EAST));
+}
+
+#[test]
+fn a_field_patch_says_what_is_missing_or_malformed() {
+    let mut world = web();
+    let bare = localization("l", "ApplyNow", 1, "FieldMergePatch", "{a: 1}");
+    world.write("l.yaml", &bare).run();
+    let codes = [("invalid-field", "l.yaml", 9), ("invalid-field", "l.yaml", 9)];
+    assert_eq!(world.codes(), codes, "{:?}", world.diagnostics);
+    assert!(world.diagnostics[0].message.contains("fieldPath") && world.diagnostics[1].message.contains("fieldFormat"));
+    let malformed = format!("{bare}    fieldPath: data.key\n    fieldFormat: TOML\n");
+    world.write("l.yaml", &malformed).run();
+    assert_eq!(
+        world.codes(),
+        [("invalid-field", "l.yaml", 12), ("invalid-field", "l.yaml", 13)]
+    );
+    let missing = format!("{bare}    fieldPath: /data/none\n    fieldFormat: JSON\n");
+    world.write("l.yaml", &missing).run();
+    assert_eq!(world.codes(), [("patch-failure", "l.yaml", 9)]);
+    assert_eq!(world.diagnostics[0].field, "/data/none");
     assert!(world.text(EAST).contains("key: one"));
-    assert_eq!(world.pending.len(), 1);
-    world.write("web.yaml", &config("web", "two")).run();
-    assert!(world.text(EAST).contains("key: later") && world.pending.is_empty());
+}
+
+#[test]
+fn a_patch_of_the_wrong_shape_is_reported_without_any_cluster() {
+    let mut world = World::new(&[]);
+    let entries = "  - {name: list, type: MergePatch, value: '[1]'}\n  - {name: map, type: JSONPatch, value: '{a: 1}'}\n\
+                   \x20 - {name: text, type: Helm, value: words}\n";
+    world.write("web.yaml", &config("web", "one"));
+    world
+        .write(
+            "l.yaml",
+            &(localization("l", "ApplyNow", 1, "MergePatch", "{a: 1}") + entries),
+        )
+        .run();
+    let lines: Vec<u64> = world.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.line).collect();
+    assert_eq!(lines, [12, 13, 14], "{:?}", world.diagnostics);
 }
 
 #[test]

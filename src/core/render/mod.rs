@@ -2,8 +2,11 @@
 //!
 //! Rendering is memoised by (feed digest, ordered override digests): clusters that share their overrides share the result.
 
+mod field_patch;
+mod helm_values;
 mod json_patch;
 mod merge_patch;
+mod overriding;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +16,10 @@ use serde_json::{Map, Value};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
-use crate::core::index::{Definition, Entry, Override, PatchKind, quoted};
+use crate::core::index::{Definition, Override};
 use crate::core::object::Object;
 use crate::core::yaml;
-use json_patch::PatchError;
+use overriding::apply_override;
 
 /// What rendering one feed gave.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub struct AppliedOverride {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Entries that were applied: index, name and the fields that they set.
+    /// Its entries: index, name and the fields that each set; none where it was without effect.
     pub entries: Vec<(usize, String, Vec<String>)>,
 }
 
@@ -123,115 +126,6 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
     rendered
 }
 
-fn apply_override(
-    value: &mut Value,
-    applied: &Override,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<AppliedOverride, Box<Diagnostic>> {
-    let mut entries = Vec::new();
-    for entry in &applied.entries {
-        let mut fields = Vec::new();
-        let mut changed = value.clone();
-        match apply_entry(&mut changed, entry, &mut fields) {
-            Ok(()) => check_identity(&changed, value).map_err(|message| Box::new(patch_failure(applied, entry, "", &message)))?,
-            Err(PatchError::MissingPath { operation, pointer }) => {
-                diagnostics.push(missing_path(applied, entry, operation, &pointer));
-                continue;
-            }
-            Err(PatchError::Invalid {
-                operation,
-                pointer,
-                message,
-            }) => {
-                let message = if pointer.is_empty() {
-                    message
-                } else {
-                    format!("operation {operation} at {pointer}: {message}")
-                };
-                return Err(Box::new(patch_failure(applied, entry, &pointer, &message)));
-            }
-        }
-        *value = changed;
-        entries.push((entry.index, entry.name.clone(), fields));
-    }
-    Ok(AppliedOverride {
-        kind: applied.kind.as_str(),
-        namespace: applied.namespace.clone(),
-        name: applied.name.clone(),
-        entries,
-    })
-}
-
-fn apply_entry(value: &mut Value, entry: &Entry, fields: &mut Vec<String>) -> Result<(), PatchError> {
-    let invalid = |message: &str| PatchError::Invalid {
-        operation: 0,
-        pointer: String::new(),
-        message: message.to_owned(),
-    };
-    match entry.kind {
-        PatchKind::JsonPatch => json_patch::apply(value, &entry.value, fields),
-        PatchKind::MergePatch => {
-            let patch = entry.value.as_object().ok_or_else(|| invalid("a merge patch is a mapping"))?;
-            let target = value.as_object_mut().ok_or_else(|| invalid("the object is no mapping"))?;
-            merge_patch::apply(target, patch, fields);
-            Ok(())
-        }
-    }
-}
-
-/// An override may move an object to another namespace, but it may not turn it into another object.
-fn check_identity(changed: &Value, before: &Value) -> Result<(), String> {
-    for (pointer, field) in [
-        ("/apiVersion", "apiVersion"),
-        ("/kind", "kind"),
-        ("/metadata/name", "metadata.name"),
-    ] {
-        if changed.pointer(pointer) != before.pointer(pointer) {
-            return Err(format!("an override may not change {field}"));
-        }
-    }
-    Object::from_value(changed.clone())
-        .map(drop)
-        .map_err(|error| format!("the result is no Kubernetes object: {error}"))
-}
-
-fn entry_pointer(entry: &Entry) -> String {
-    format!("/spec/overrides/{}", entry.index)
-}
-
-fn patch_failure(applied: &Override, entry: &Entry, pointer: &str, message: &str) -> Diagnostic {
-    let message = format!(
-        "entry {} ({}) fails on {}: {message}",
-        quoted(&entry.name),
-        entry.index,
-        applied.feed
-    );
-    let field = if pointer.is_empty() {
-        entry_pointer(entry)
-    } else {
-        pointer.to_owned()
-    };
-    let diagnostic = Diagnostic::error("patch-failure", message).field(field);
-    applied.definition.locate(
-        diagnostic.hint("correct the patch; until then the feed keeps its last result"),
-        &entry_pointer(entry),
-    )
-}
-
-fn missing_path(applied: &Override, entry: &Entry, operation: usize, pointer: &str) -> Diagnostic {
-    let message = format!(
-        "entry {} ({}) is skipped: operation {operation} needs a path that {} does not have",
-        quoted(&entry.name),
-        entry.index,
-        applied.feed
-    );
-    let diagnostic = Diagnostic::warning("patch-missing-path", message).field(pointer);
-    applied.definition.locate(
-        diagnostic.hint("correct the path, or add its parent first"),
-        &entry_pointer(entry),
-    )
-}
-
 /// Secrets never reach the state branch in the clear unless people allow it.
 fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Box<Diagnostic>> {
     let object = &feed.object;
@@ -260,6 +154,11 @@ fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Box<D
         return Err(Box::new(feed.locate(diagnostic.field("/data").hint(hint), "")));
     }
     Ok(())
+}
+
+/// The JSON pointer of a key below another pointer.
+fn json_pointer_of(path: &str, key: &str) -> String {
+    format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 /// Removes what only an API server may write, and kubectl's copy of the object.
