@@ -3,6 +3,7 @@
 //! Source: `clusternet/clusternet` main @ `19245ba`, package `pkg/apis`.
 
 pub mod cluster;
+pub mod helm;
 pub mod overrides;
 pub mod subscription;
 

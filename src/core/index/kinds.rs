@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::helm::is_chart;
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::subscription::{Feed, SubscriptionSpec};
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
@@ -45,23 +46,28 @@ pub(super) fn read_spec<T: DeserializeOwned>(definition: &Definition, diagnostic
     for (field, _) in definition.object.fields().filter(|(field, _)| !known.contains(field)) {
         diagnostics.push(unknown_field(definition, &format!("/{field}")));
     }
-    let spec = definition.object.pointer("/spec").cloned().unwrap_or_default();
+    let (result, unknown) = parse_spec::<T>(definition.object.pointer("/spec").cloned().unwrap_or_default());
+    diagnostics.extend(unknown.iter().map(|pointer| unknown_field(definition, pointer)));
+    match result {
+        Ok(typed) => (diagnostics.len() == before).then_some(typed),
+        Err((pointer, message)) => {
+            let diagnostic = Diagnostic::error("invalid-field", message).field(&*pointer);
+            diagnostics.push(definition.locate(diagnostic.hint("see the field's type in Clusternet's API"), &pointer));
+            None
+        }
+    }
+}
+
+/// A typed spec, or the pointer and the problem of what has the wrong type; and the pointers of fields that are not known.
+pub(super) fn parse_spec<T: DeserializeOwned>(spec: Value) -> (Result<T, (String, String)>, Vec<String>) {
     let mut unknown = Vec::new();
     let mut note =
         |path: serde_ignored::Path<'_>| unknown.push(format!("/spec/{}", path.to_string().replace('.', "/").replace("/?", "")));
     let mut track = serde_path_to_error::Track::new();
     let reader = serde_ignored::Deserializer::new(spec, &mut note);
     let result = T::deserialize(serde_path_to_error::Deserializer::new(reader, &mut track));
-    diagnostics.extend(unknown.iter().map(|pointer| unknown_field(definition, pointer)));
-    match result {
-        Ok(typed) => (diagnostics.len() == before).then_some(typed),
-        Err(error) => {
-            let pointer = pointer_of(&track.path().to_string());
-            let diagnostic = Diagnostic::error("invalid-field", error.to_string()).field(&*pointer);
-            diagnostics.push(definition.locate(diagnostic.hint("see the field's type in Clusternet's API"), &pointer));
-            None
-        }
-    }
+    let result = result.map_err(|error| (pointer_of(&track.path().to_string()), error.to_string()));
+    (result, unknown)
 }
 
 fn pointer_of(path: &str) -> String {
@@ -137,7 +143,7 @@ fn check_names(definition: &Definition, namespace: &str, out: &mut Vec<Diagnosti
     }
 }
 
-const DNS_HINT: &str = "use lower-case letters, digits and dashes (RFC 1123)";
+pub(super) const DNS_HINT: &str = "use lower-case letters, digits and dashes (RFC 1123)";
 
 fn check_subscription(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Diagnostic>) {
     let mut report = |pointer: &str, what: &str| out.push(unsupported(definition, pointer, what));
@@ -217,11 +223,11 @@ fn read_feeds(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Di
     let mut feeds: Vec<Feed> = Vec::new();
     for (index, feed) in spec.feeds.iter().enumerate() {
         let pointer = format!("/spec/feeds/{index}");
+        let feed = &placed(feed);
         let key = feed.key();
         match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP, "HelmChart") => out.push(unsupported(definition, &pointer, "a HelmChart feed")),
             (BRANCHLINE_GROUP, "Bundle") => out.push(unsupported(definition, &pointer, "a Bundle feed")),
-            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, kind) => {
+            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, kind) if !is_chart(&key) => {
                 out.push(invalid(
                     definition,
                     &pointer,
@@ -237,6 +243,15 @@ fn read_feeds(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Di
         }
     }
     feeds
+}
+
+/// A feed with the namespace that its object is looked up in.
+pub(super) fn placed(feed: &Feed) -> Feed {
+    let key = super::with_default_namespace(feed.key());
+    Feed {
+        namespace: key.namespace,
+        ..feed.clone()
+    }
 }
 
 /// Adds an object below `hub/`.

@@ -2,6 +2,7 @@
 //!
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
+mod helm;
 mod kinds;
 mod overrides;
 mod parse;
@@ -18,6 +19,7 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
+pub use helm::{ChartProblem, is_chart, read_chart};
 pub use kinds::{ClusterDefinition, Subscription};
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
@@ -78,6 +80,8 @@ pub struct Snapshot {
     pub feeds: BTreeMap<ObjectKey, Definition>,
     /// Identities that are defined more than once: none of the definitions counts.
     pub duplicates: BTreeSet<ObjectKey>,
+    /// Feeds of our own kinds that are defined but cannot be carried out; diagnostics say why.
+    pub unusable: BTreeSet<ObjectKey>,
     /// Subscriptions by (namespace, name).
     pub subscriptions: BTreeMap<(String, String), Reading<Subscription>>,
     /// Globalizations and Localizations by (kind, namespace, name); namespace is empty for the former.
@@ -242,7 +246,8 @@ impl Builder {
                 };
                 overrides::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
             }
-            (APPS_GROUP, "HelmChart") | (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
+            (APPS_GROUP, "HelmChart") => helm::add_chart(snapshot, key, definition, &mut self.diagnostics),
+            (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
             (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),
             _ => drop(snapshot.feeds.insert(key, definition)),
         }
@@ -265,8 +270,11 @@ fn misplaced(definition: &Definition) -> Diagnostic {
 
 /// The identity under which an object is looked up. Kinds of ours that live in a namespace are in `default` where none is given,
 /// as kubectl would place them.
-fn identity(object: &Object) -> ObjectKey {
-    let mut key = object.key();
+pub fn identity(object: &Object) -> ObjectKey {
+    with_default_namespace(object.key())
+}
+
+fn with_default_namespace(mut key: ObjectKey) -> ObjectKey {
     if key.group == APPS_GROUP && key.kind == "Globalization" {
         key.namespace = None;
     } else if key.group == APPS_GROUP {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::kinds::{invalid, read_spec, unknown_field, unsupported};
+use super::kinds::{invalid, placed, read_spec, unknown_field};
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
 use crate::core::api::subscription::Feed;
@@ -86,6 +86,8 @@ pub struct Entry {
     pub name: String,
     /// Its dialect.
     pub kind: PatchKind,
+    /// Whether it changes the HelmChart itself instead of its values.
+    pub chart: bool,
     /// The patch itself.
     pub value: Value,
 }
@@ -183,7 +185,7 @@ fn broken(kind: OverrideKind, namespace: &str, key: &ObjectKey, object: &Object)
         kind,
         namespace: namespace.to_owned(),
         name: key.name.clone(),
-        feed: feed.key(),
+        feed: placed(&feed).key(),
         selector,
     })
 }
@@ -232,7 +234,7 @@ fn read_override(
         name: key.name.clone(),
         priority,
         policy,
-        feed: spec.feed.key(),
+        feed: placed(&spec.feed).key(),
         selector,
         entries,
         digest: definition.digest,
@@ -260,10 +262,6 @@ fn read_policy(spec: &OverrideSpec, definition: &Definition, out: &mut Vec<Diagn
 fn read_entry(config: &OverrideConfig, index: usize, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Entry> {
     let pointer = format!("/spec/overrides/{index}");
     let kind = read_kind(config, &pointer, definition, out)?;
-    if config.override_chart {
-        out.push(unsupported(definition, &format!("{pointer}/overrideChart"), "overrideChart"));
-        return None;
-    }
     let value = read_value(config, index, &pointer, definition, out)?;
     let kind = if value.is_null() { PatchKind::Blank } else { kind };
     if let Some(want) = shape_problem(&kind, &value) {
@@ -279,6 +277,7 @@ fn read_entry(config: &OverrideConfig, index: usize, definition: &Definition, ou
         index,
         name: config.name.clone(),
         kind,
+        chart: config.override_chart,
         value,
     })
 }

@@ -122,6 +122,11 @@ fn missing_feed(snapshot: &Snapshot, subscription: &Subscription, feed: &Feed) -
             format!("{feed} is defined more than once, so none of the definitions counts"),
             "keep one of them".to_owned(),
         )
+    } else if snapshot.unusable.contains(&key) {
+        (
+            format!("{feed} cannot be carried out; clusters that have it keep it"),
+            "its own errors say why".to_owned(),
+        )
     } else if let Some(other) = snapshot.feeds.get(&key) {
         let stated = other.object.api_version();
         (
@@ -206,7 +211,7 @@ impl Binder<'_> {
         let state = FeedState {
             feed: feed.clone(),
             digest: render::input_digest(feed, source.digest, now),
-            manifest: manifest.file.clone(),
+            path: manifest.path.clone(),
         };
         let leaf = Leaf {
             id: manifest.id,
@@ -226,7 +231,7 @@ impl Binder<'_> {
             draft
                 .candidates
                 .iter()
-                .for_each(|candidate| claims.entry(&candidate.state.manifest).or_default().push(position));
+                .for_each(|candidate| claims.entry(&candidate.state.path).or_default().push(position));
         }
         let contested: Vec<(String, Vec<usize>)> = claims
             .into_iter()
@@ -244,7 +249,7 @@ impl Binder<'_> {
             let winner_name = subscription_name(drafts[winner].1.placed);
             for loser in claimants.into_iter().filter(|position| *position != winner) {
                 let (index, draft) = &mut drafts[loser];
-                draft.candidates.retain(|candidate| candidate.state.manifest != file);
+                draft.candidates.retain(|candidate| candidate.state.path != file);
                 self.conflicts
                     .entry((*index, file.clone(), winner_name.clone()))
                     .or_default()
@@ -283,7 +288,7 @@ impl Binder<'_> {
                 .feeds
                 .iter()
                 .find(|known| known.feed.key() == candidate.state.feed.key());
-            let kept = kept.and_then(|known| previous.manifests.get(&known.manifest));
+            let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
                 self.bound.pending.insert(Pending {
                     cluster: cluster.namespace.clone(),
@@ -299,7 +304,7 @@ impl Binder<'_> {
             let Some(subscription) = &placements[index].subscription else {
                 continue;
             };
-            let object = file.trim_end_matches(".yaml");
+            let object = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
             let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = clusters.len().saturating_sub(3);
             let more = if more > 0 {
@@ -328,14 +333,14 @@ fn subscription_name(placed: &Placed) -> String {
 fn owns(previous: &State, cluster: &Cluster, directory: &str, file: &str) -> bool {
     previous
         .description(&cluster.namespace, directory)
-        .is_some_and(|description| description.manifests.contains_key(file))
+        .is_some_and(|description| description.files.contains_key(file))
 }
 
 /// The feed as the previous state has it; nothing where it was never delivered.
 fn held(feed: &Feed, previous: Option<&DescriptionState>, before: &[AppliedOverride]) -> Option<Candidate> {
     let previous = previous?;
     let state = previous.feeds.iter().find(|known| known.feed.key() == feed.key())?;
-    let leaf = previous.manifests.get(&state.manifest)?.clone();
+    let leaf = previous.files.get(&state.path)?.clone();
     Some(Candidate {
         state: state.clone(),
         leaf,
@@ -357,7 +362,7 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
     for candidate in candidates {
         text.push_str(&format!(
             "{} {} {}\n",
-            candidate.state.digest, candidate.state.manifest, candidate.leaf.id
+            candidate.state.digest, candidate.state.path, candidate.leaf.id
         ));
         for applied in &candidate.applied {
             text.push_str(&format!("{} {} {}\n", applied.kind, applied.namespace, applied.name));
@@ -372,11 +377,11 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
 
 fn build_description(digest: ObjectId, candidates: &[Candidate]) -> DescriptionState {
     let feeds = candidates.iter().map(|candidate| candidate.state.clone()).collect();
-    let manifests = candidates
+    let files = candidates
         .iter()
-        .map(|candidate| (candidate.state.manifest.clone(), candidate.leaf.clone()))
+        .map(|candidate| (candidate.state.path.clone(), candidate.leaf.clone()))
         .collect();
-    describe(digest, feeds, manifests)
+    describe(digest, feeds, files)
 }
 
 fn build_provenance(candidates: &[Candidate]) -> ProvenanceState {

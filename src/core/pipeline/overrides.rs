@@ -30,7 +30,8 @@ impl<'a> OverrideIndex<'a> {
         let mut valid: Vec<&'a Arc<Override>> = snapshot.overrides.values().filter_map(Reading::valid).collect();
         valid.sort_by_key(|applied| (applied.priority, applied.namespace.clone(), applied.name.clone()));
         for applied in valid {
-            if !snapshot.feeds.contains_key(&applied.feed) && !snapshot.incomplete {
+            let defined = snapshot.feeds.contains_key(&applied.feed) || snapshot.unusable.contains(&applied.feed);
+            if !defined && !snapshot.incomplete {
                 findings.add(for_no_feed(applied, snapshot));
             }
             match applied.kind {

@@ -1,6 +1,8 @@
 //! The pure core as people see it: source files and clusters in, the state branch's files and diagnostics out.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod charts;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
@@ -614,7 +616,7 @@ proptest! {
             prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
             prop_assert_eq!(&full.diagnostics, &world.diagnostics);
             for (cluster, descriptions) in &world.state.clusters {
-                let all: Vec<&String> = descriptions.values().flat_map(|d| d.manifests.keys()).collect();
+                let all: Vec<&String> = descriptions.values().flat_map(|d| d.files.keys()).collect();
                 let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
                 prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
             }

@@ -7,6 +7,7 @@ mod helm_values;
 mod json_patch;
 mod merge_patch;
 mod overriding;
+mod release;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +17,15 @@ use serde_json::{Map, Value};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
-use crate::core::index::{Definition, Override};
+use crate::core::index::{ChartProblem, Definition, Override, is_chart};
 use crate::core::object::Object;
 use crate::core::yaml;
-use overriding::apply_override;
+use overriding::{Subject, apply_override};
+
+/// The directory of a Description's final objects.
+pub const MANIFESTS: &str = "manifests";
+/// The directory of a Description's HelmReleases.
+pub const RELEASES: &str = "releases";
 
 /// What rendering one feed gave.
 #[derive(Debug)]
@@ -35,10 +41,8 @@ pub struct Rendered {
 /// A final object as the state branch holds it.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Its identity after the overrides.
-    pub key: ObjectKey,
-    /// File name below `manifests/`.
-    pub file: String,
+    /// Its path below the Description's directory.
+    pub path: String,
     /// The YAML.
     pub bytes: Arc<[u8]>,
     /// The blob's id.
@@ -111,9 +115,9 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
         rendered.diagnostics.push(*diagnostic);
         return rendered;
     }
-    let mut value = feed.object.as_value().clone();
+    let mut subject = Subject::new(&feed.object);
     for applied in overrides {
-        match apply_override(&mut value, applied, &mut rendered.diagnostics) {
+        match apply_override(&mut subject, applied, &mut rendered.diagnostics) {
             Ok(provenance) => rendered.provenance.push(provenance),
             Err(diagnostic) => {
                 rendered.diagnostics.push(*diagnostic);
@@ -121,9 +125,22 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
             }
         }
     }
-    strip_system_fields(&mut value);
-    rendered.manifest = Some(manifest(&value, &feed.object));
+    match subject.finish() {
+        Ok(mut value) => {
+            strip_system_fields(&mut value);
+            rendered.manifest = Some(manifest(&value, &feed.object));
+        }
+        Err(problem) => rendered.diagnostics.push(broken_chart(feed, &problem)),
+    }
     rendered
+}
+
+fn broken_chart(feed: &Definition, problem: &ChartProblem) -> Diagnostic {
+    let diagnostic = Diagnostic::error("invalid-field", &*problem.message).field(&*problem.pointer);
+    feed.locate(
+        diagnostic.hint("correct the HelmChart; until then the last result stays"),
+        &problem.pointer,
+    )
 }
 
 /// Secrets never reach the state branch in the clear unless people allow it.
@@ -191,6 +208,8 @@ fn strip_system_fields(value: &mut Value) {
 
 fn manifest(value: &Value, source: &Object) -> Manifest {
     let mut key = source.key();
+    let directory = if is_chart(&key) { RELEASES } else { MANIFESTS };
+    key.kind = value.pointer("/kind").and_then(Value::as_str).map_or(key.kind, str::to_owned);
     key.namespace = value
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
@@ -199,8 +218,7 @@ fn manifest(value: &Value, source: &Object) -> Manifest {
     let bytes: Arc<[u8]> = yaml::emit(value).into_bytes().into();
     let id = ObjectId::hash(ObjectKind::Blob, &bytes);
     Manifest {
-        file: file_name(&key),
-        key,
+        path: format!("{directory}/{}", file_name(&key)),
         bytes,
         id,
     }

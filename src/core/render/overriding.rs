@@ -2,13 +2,46 @@
 
 use serde_json::Value;
 
-use super::AppliedOverride;
 use super::field_patch::{self, FieldError};
 use super::json_patch::{self, PatchError};
-use super::{helm_values, merge_patch};
+use super::{AppliedOverride, helm_values, merge_patch, release};
 use crate::core::diagnostic::Diagnostic;
-use crate::core::index::{Entry, Override, PatchKind, quoted};
+use crate::core::index::{ChartProblem, Entry, Override, PatchKind, identity, is_chart, quoted};
 use crate::core::object::Object;
+
+/// What overrides change: an object, or a HelmChart with the values that overrides give it.
+pub(super) struct Subject {
+    pub(super) object: Value,
+    is_chart: bool,
+    /// A HelmChart's values; none before the first override that gives some.
+    pub(super) values: Option<Value>,
+}
+
+impl Subject {
+    /// The feed as it stands in git.
+    pub(super) fn new(object: &Object) -> Self {
+        let key = identity(object);
+        let is_chart = is_chart(&key);
+        let mut value = object.as_value().clone();
+        if let (true, Some(namespace)) = (is_chart, key.namespace) {
+            value["metadata"]["namespace"] = Value::from(namespace);
+        }
+        Subject {
+            object: value,
+            is_chart,
+            values: None,
+        }
+    }
+
+    /// The final object: a HelmChart ends as a HelmRelease.
+    pub(super) fn finish(self) -> Result<Value, ChartProblem> {
+        if self.is_chart {
+            release::release(&self.object, self.values)
+        } else {
+            Ok(self.object)
+        }
+    }
+}
 
 /// Why an entry changed nothing.
 enum Trouble {
@@ -23,6 +56,13 @@ impl Trouble {
         Trouble::Failed {
             field: String::new(),
             message: message.into(),
+        }
+    }
+
+    fn of_chart(problem: ChartProblem) -> Self {
+        Trouble::Failed {
+            field: problem.pointer,
+            message: problem.message,
         }
     }
 
@@ -65,14 +105,14 @@ impl Trouble {
 
 /// Applies every entry, or says why the feed is held.
 pub(super) fn apply_override(
-    object: &mut Value,
+    subject: &mut Subject,
     applied: &Override,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<AppliedOverride, Box<Diagnostic>> {
     let mut entries = Vec::with_capacity(applied.entries.len());
     for entry in &applied.entries {
         let mut fields = Vec::new();
-        match apply_entry(object, applied, entry, &mut fields) {
+        match apply_entry(subject, applied, entry, &mut fields) {
             Ok(()) => {}
             Err(Trouble::Skipped { field, message }) => diagnostics.push(skipped(applied, entry, &field, &message)),
             Err(Trouble::Failed { field, message }) => return Err(Box::new(patch_failure(applied, entry, &field, &message))),
@@ -88,14 +128,79 @@ pub(super) fn apply_override(
 }
 
 /// Applies one entry whole or not at all.
-fn apply_entry(object: &mut Value, applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<(), Trouble> {
-    let mut changed = object.clone();
+fn apply_entry(subject: &mut Subject, applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<(), Trouble> {
+    match (subject.is_chart, entry.chart) {
+        (true, false) => apply_to_values(subject, applied, entry, fields),
+        (true, true) => apply_to_chart(subject, applied, entry, fields),
+        (false, false) => apply_to_object(subject, applied, entry, fields),
+        (false, true) => Err(Trouble::Skipped {
+            field: format!("{}/overrideChart", entry_pointer(entry)),
+            message: format!("overrideChart is for HelmCharts, and {} is none", applied.feed),
+        }),
+    }
+}
+
+fn apply_to_object(subject: &mut Subject, applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<(), Trouble> {
+    let mut changed = subject.object.clone();
     let mut set = Vec::new();
     patch(&mut changed, entry, &applied.feed.to_string(), &mut set)?;
-    check_identity(&changed, object).map_err(Trouble::failed)?;
-    *object = changed;
+    check_identity(&changed, &subject.object).map_err(Trouble::failed)?;
+    subject.object = changed;
     fields.append(&mut set);
     Ok(())
+}
+
+/// As an object; type Helm merges it, and what decides the release stays.
+fn apply_to_chart(subject: &mut Subject, applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<(), Trouble> {
+    let mut changed = subject.object.clone();
+    let mut set = Vec::new();
+    if entry.kind == PatchKind::Helm {
+        let (target, patch) = mappings(&mut changed, &entry.value)?;
+        merge_patch::apply(target, patch, &mut set);
+    } else {
+        patch(&mut changed, entry, &applied.feed.to_string(), &mut set)?;
+    }
+    check_identity(&changed, &subject.object).map_err(Trouble::failed)?;
+    release::check_chart(&changed, &subject.object).map_err(Trouble::of_chart)?;
+    subject.object = changed;
+    fields.append(&mut set);
+    Ok(())
+}
+
+fn apply_to_values(subject: &mut Subject, applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<(), Trouble> {
+    let mut set = Vec::new();
+    let values = match subject.values.clone() {
+        None => first_values(applied, entry, &mut set)?,
+        Some(mut values) => {
+            patch(&mut values, entry, &format!("the values of {}", applied.feed), &mut set)?;
+            Some(values)
+        }
+    };
+    if values.as_ref().is_some_and(|values| !values.is_object()) {
+        return Err(Trouble::failed("values are a mapping, and the result is none"));
+    }
+    subject.values = values;
+    fields.append(&mut release::below_values(set));
+    Ok(())
+}
+
+/// The first values are taken as they are, nulls included: they remove the chart's defaults. A JSON patch has nothing to change yet.
+fn first_values(applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> Result<Option<Value>, Trouble> {
+    let nothing = || format!("no override before it gives values to {}", applied.feed);
+    match &entry.kind {
+        PatchKind::Blank => Ok(None),
+        PatchKind::Helm | PatchKind::MergePatch => {
+            let mut values = Value::Object(Mapping::new());
+            let (target, patch) = mappings(&mut values, &entry.value)?;
+            helm_values::apply(target, patch, fields);
+            Ok(Some(values))
+        }
+        PatchKind::JsonPatch => Err(Trouble::Skipped {
+            field: release::VALUES.to_owned(),
+            message: nothing(),
+        }),
+        PatchKind::FieldMergePatch(_) | PatchKind::FieldJsonPatch(_) => Err(Trouble::failed(nothing())),
+    }
 }
 
 fn patch(target: &mut Value, entry: &Entry, feed: &str, fields: &mut Vec<String>) -> Result<(), Trouble> {

@@ -10,7 +10,7 @@ use super::{ClusterRecord, FeedState, ProvenanceState, SubscriptionState};
 use crate::core::api::subscription::Feed;
 use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
 use crate::core::ids::ObjectId;
-use crate::core::render::AppliedOverride;
+use crate::core::render::{AppliedOverride, MANIFESTS, RELEASES};
 use crate::core::schedule::{Cluster, Exclusion, Reason};
 use crate::core::yaml;
 
@@ -65,22 +65,48 @@ pub(super) struct FeedFile {
     #[serde(flatten)]
     pub(super) feed: Feed,
     pub(super) digest: ObjectId,
-    pub(super) manifest: String,
+    /// File below `manifests/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) manifest: Option<String>,
+    /// File below `releases/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) release: Option<String>,
+}
+
+impl FeedFile {
+    fn of(state: &FeedState) -> Self {
+        let below = |directory| state.path.strip_prefix(directory)?.strip_prefix('/').map(str::to_owned);
+        FeedFile {
+            feed: state.feed.clone(),
+            digest: state.digest,
+            manifest: below(MANIFESTS),
+            release: below(RELEASES),
+        }
+    }
+
+    /// The feed's state; nothing where it names no file.
+    pub(super) fn read(&self) -> Option<FeedState> {
+        let manifest = self.manifest.as_ref().map(|name| format!("{MANIFESTS}/{name}"));
+        let release = self.release.as_ref().map(|name| format!("{RELEASES}/{name}"));
+        Some(FeedState {
+            feed: self.feed.clone(),
+            digest: self.digest,
+            path: manifest.or(release)?,
+        })
+    }
+}
+
+/// A Description with a release is for Clusternet's deployer Helm.
+pub(super) fn deployer(feeds: &[FeedState]) -> &'static str {
+    let is_release = |state: &FeedState| state.path.starts_with(RELEASES);
+    if feeds.iter().any(is_release) { "Helm" } else { "Generic" }
 }
 
 pub(super) fn description_file(digest: ObjectId, feeds: &[FeedState]) -> Arc<[u8]> {
-    let feeds = feeds
-        .iter()
-        .map(|state| FeedFile {
-            feed: state.feed.clone(),
-            digest: state.digest,
-            manifest: state.manifest.clone(),
-        })
-        .collect();
     emit_typed(&DescriptionFile {
-        deployer: "Generic".to_owned(),
+        deployer: deployer(feeds).to_owned(),
         digest,
-        feeds,
+        feeds: feeds.iter().map(FeedFile::of).collect(),
     })
 }
 

@@ -52,8 +52,8 @@ pub struct FeedState {
     pub feed: Feed,
     /// Digest of what decided its bytes, ApplyLater overrides apart.
     pub digest: ObjectId,
-    /// Its file below `manifests/`.
-    pub manifest: String,
+    /// Its file below the Description's directory, in `manifests/` or `releases/`.
+    pub path: String,
 }
 
 /// What one cluster gets from one Subscription.
@@ -63,14 +63,21 @@ pub struct DescriptionState {
     pub digest: ObjectId,
     /// Feeds in order.
     pub feeds: Vec<FeedState>,
-    /// Manifests by file name.
-    pub manifests: BTreeMap<String, Leaf>,
+    /// Manifests and releases by path below the Description's directory.
+    pub files: BTreeMap<String, Leaf>,
     /// `description.yaml`.
     pub file: Leaf,
-    /// The directory's tree and the one of `manifests/` below it.
+    /// The directory's tree and those of `manifests/` and `releases/` below it.
     pub trees: Vec<NewObject>,
     /// The directory's tree id.
     pub id: ObjectId,
+}
+
+impl DescriptionState {
+    /// Which of Clusternet's deployers it is for: Helm as soon as one of its feeds is a chart.
+    pub fn deployer(&self) -> &'static str {
+        files::deployer(&self.feeds)
+    }
 }
 
 impl PartialEq for DescriptionState {
@@ -160,13 +167,13 @@ pub fn subscription_of(directory: &str) -> Option<(&str, &str)> {
 }
 
 /// Builds a Description's files and trees.
-pub fn describe(digest: ObjectId, feeds: Vec<FeedState>, manifests: BTreeMap<String, Leaf>) -> DescriptionState {
+pub fn describe(digest: ObjectId, feeds: Vec<FeedState>, files: BTreeMap<String, Leaf>) -> DescriptionState {
     let file = Leaf::new(files::description_file(digest, &feeds));
-    let (id, trees) = tree::description_trees(&file, &manifests);
+    let (id, trees) = tree::description_trees(&file, &files);
     DescriptionState {
         digest,
         feeds,
-        manifests,
+        files,
         file,
         trees,
         id,

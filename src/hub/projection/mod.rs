@@ -20,8 +20,8 @@ use super::metrics::Metrics;
 use super::registry::{Live, Registry};
 use super::revision::Revision;
 use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
-use crate::core::ids::{ClusterId, ObjectId};
-use crate::core::index::{OverrideKind, Reading};
+use crate::core::ids::{ClusterId, ObjectId, ObjectKey};
+use crate::core::index::{Definition, OverrideKind, Reading, is_chart};
 use crate::core::object::Object;
 use crate::core::state::{DescriptionState, subscription_of};
 use crate::core::status::DescriptionReport;
@@ -130,6 +130,7 @@ impl Projection {
         }
         if !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
             self.show_overrides(&before, &revision);
+            self.show_charts(&before, &revision);
         }
         self.show_stale();
     }
@@ -372,6 +373,21 @@ impl Projection {
         }
     }
 
+    fn show_charts(&self, before: &Revision, now: &Revision) {
+        let (old, new) = (charts(before), charts(now));
+        for (key, chart) in &new {
+            if old.get(key).map(|known| known.digest) != Some(chart.digest) {
+                let mut object = chart.object.as_value().clone();
+                object["metadata"]["namespace"] = serde_json::json!(key.namespace);
+                put(&self.store, APPS_GROUP, "helmcharts", object);
+            }
+        }
+        for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            self.store
+                .remove(&resource(APPS_GROUP, "helmcharts"), key.namespace.as_deref(), &key.name);
+        }
+    }
+
     /// Looks at every cluster: one that fell silent sends no news of it.
     fn look_around(&mut self) {
         let now = Timestamp::now();
@@ -407,6 +423,12 @@ fn put(store: &Store, group: &str, plural: &str, value: Value) {
     if let Ok(object) = Object::from_value(value) {
         store.upsert(&resource(group, plural), object);
     }
+}
+
+/// The HelmCharts that can be carried out.
+fn charts(revision: &Revision) -> BTreeMap<&ObjectKey, &Definition> {
+    let feeds = revision.snapshot.feeds.iter();
+    feeds.filter(|(key, _)| is_chart(key)).collect()
 }
 
 /// The keys of two maps, each once.

@@ -183,7 +183,7 @@ pub(super) fn description(
     json!({
         "apiVersion": APPS_VERSION, "kind": "Description",
         "metadata": {"namespace": cluster.namespace, "name": directory, "labels": labels},
-        "spec": {"deployer": "Generic", "feeds": feeds}, "status": reported.status(live),
+        "spec": {"deployer": state.deployer(), "feeds": feeds}, "status": reported.status(live),
     })
 }
 
