@@ -98,7 +98,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut FileTree, contents: &mut HashMa
                 size: 0,
             };
             files.files.insert(path, link);
-        } else if Format::of_path(name).is_some() || name == IGNORE_FILE {
+        } else if Format::of_path(name).is_some() || name == IGNORE_FILE || index::is_kustomization(name) {
             add_file(&entry.path(), path, files, contents)?;
         }
     }

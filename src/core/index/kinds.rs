@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::bundle::is_bundle;
 use super::helm::is_chart;
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::subscription::{Feed, SubscriptionSpec};
@@ -226,8 +227,7 @@ fn read_feeds(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Di
         let feed = &placed(feed);
         let key = feed.key();
         match (key.group.as_str(), key.kind.as_str()) {
-            (BRANCHLINE_GROUP, "Bundle") => out.push(unsupported(definition, &pointer, "a Bundle feed")),
-            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, kind) if !is_chart(&key) => {
+            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, kind) if !is_chart(&key) && !is_bundle(&key) => {
                 out.push(invalid(
                     definition,
                     &pointer,

@@ -2,6 +2,7 @@
 //!
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
+mod bundle;
 mod helm;
 mod kinds;
 mod overrides;
@@ -19,6 +20,7 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
+pub use bundle::{Bundle, is_bundle, is_kustomization};
 pub use helm::{ChartProblem, is_chart, read_chart};
 pub use kinds::{ClusterDefinition, Subscription};
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
@@ -80,6 +82,8 @@ pub struct Snapshot {
     pub feeds: BTreeMap<ObjectKey, Definition>,
     /// Identities that are defined more than once: none of the definitions counts.
     pub duplicates: BTreeSet<ObjectKey>,
+    /// Folders that a Subscription may name.
+    pub bundles: BTreeMap<ObjectKey, Bundle>,
     /// Feeds of our own kinds that are defined but cannot be carried out; diagnostics say why.
     pub unusable: BTreeSet<ObjectKey>,
     /// Subscriptions by (namespace, name).
@@ -116,7 +120,7 @@ fn source_files(files: &FileTree) -> impl Iterator<Item = (&str, &FileEntry, For
         .filter(|(_, entry)| entry.mode == EntryMode::File)
         .filter_map(|(path, entry)| {
             let format = Format::of_path(path)?;
-            (!files.is_ignored(path)).then_some((path.as_str(), entry, format))
+            (!is_kustomization(path) && !files.is_ignored(path)).then_some((path.as_str(), entry, format))
         })
 }
 
@@ -135,6 +139,7 @@ struct Builder {
     definitions: BTreeMap<ObjectKey, Vec<Definition>>,
     hub: Vec<Definition>,
     diagnostics: Vec<Diagnostic>,
+    kustomizations: Vec<String>,
     incomplete: bool,
 }
 
@@ -144,6 +149,10 @@ impl Builder {
             let (what, code) = match entry.mode {
                 EntryMode::Symlink => ("a symbolic link is not followed", "symlink"),
                 EntryMode::Submodule => ("a submodule is not read", "submodule"),
+                EntryMode::File if is_kustomization(path) && !files.is_ignored(path) => {
+                    self.kustomizations.push(path.clone());
+                    continue;
+                }
                 EntryMode::File | EntryMode::Directory => continue,
             };
             if !files.is_ignored(path) && (entry.mode == EntryMode::Submodule || Format::of_path(path).is_some()) {
@@ -204,6 +213,7 @@ impl Builder {
                 self.add_definition(&mut snapshot, key, definition);
             }
         }
+        bundle::link(&mut snapshot, &self.kustomizations, &mut self.diagnostics);
         for definition in std::mem::take(&mut self.hub) {
             kinds::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
         }
@@ -247,7 +257,7 @@ impl Builder {
                 overrides::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
             }
             (APPS_GROUP, "HelmChart") => helm::add_chart(snapshot, key, definition, &mut self.diagnostics),
-            (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
+            (BRANCHLINE_GROUP, "Bundle") => bundle::add_bundle(snapshot, key, definition, &mut self.diagnostics),
             (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),
             _ => drop(snapshot.feeds.insert(key, definition)),
         }
@@ -277,7 +287,7 @@ pub fn identity(object: &Object) -> ObjectKey {
 fn with_default_namespace(mut key: ObjectKey) -> ObjectKey {
     if key.group == APPS_GROUP && key.kind == "Globalization" {
         key.namespace = None;
-    } else if key.group == APPS_GROUP {
+    } else if key.group == APPS_GROUP || is_bundle(&key) {
         key.namespace.get_or_insert_with(|| "default".to_owned());
     }
     key

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::bundle::is_bundle;
 use super::kinds::{invalid, placed, read_spec, unknown_field};
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
@@ -210,6 +211,16 @@ fn read_override(
     if kind == OverrideKind::Localization && spec.cluster_affinity.is_some() {
         out.push(unknown_field(definition, "/spec/clusterAffinity"));
     }
+    let feed = placed(&spec.feed).key();
+    if is_bundle(&feed) {
+        let hint = "name the objects in it, each in an override of its own";
+        out.push(invalid(
+            definition,
+            "/spec/feed",
+            "a Bundle itself cannot be overridden",
+            hint,
+        ));
+    }
     let selector = match spec.cluster_affinity.as_ref().map(Selector::parse).transpose() {
         Ok(selector) => selector,
         Err(error) => {
@@ -234,7 +245,7 @@ fn read_override(
         name: key.name.clone(),
         priority,
         policy,
-        feed: placed(&spec.feed).key(),
+        feed,
         selector,
         entries,
         digest: definition.digest,

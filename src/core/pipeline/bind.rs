@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::feeds::{Resolved, resolve};
 use super::overrides::OverrideIndex;
 use super::{Findings, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Policy, Snapshot, Subscription};
+use crate::core::index::{Definition, Policy};
 use crate::core::render::{self, AppliedOverride, RenderCache};
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -30,16 +31,17 @@ struct Candidate {
     applied: Vec<AppliedOverride>,
 }
 
+impl Candidate {
+    fn of_bundle(mut self, bundle: Option<&String>) -> Self {
+        self.state.bundle = bundle.cloned();
+        self
+    }
+}
+
 /// One Subscription's feeds for one cluster.
 struct Draft<'a> {
     placed: &'a Placed,
     candidates: Vec<Candidate>,
-}
-
-/// A Subscription's feeds looked up once for all clusters; `None` is a feed that is held. A Subscription that is held whole has none.
-struct Resolved<'a> {
-    placed: &'a Placed,
-    feeds: Vec<(Feed, Option<&'a Definition>)>,
 }
 
 struct Binder<'a> {
@@ -92,65 +94,6 @@ pub(super) fn bind_all(
     binder.bound
 }
 
-fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: &mut Findings) -> Resolved<'a> {
-    let Some(subscription) = &placed.subscription else {
-        return Resolved {
-            placed,
-            feeds: Vec::new(),
-        };
-    };
-    let feeds = subscription.feeds.iter().map(|feed| {
-        let found = snapshot
-            .feeds
-            .get(&feed.key())
-            .filter(|definition| definition.object.api_version() == feed.api_version);
-        if found.is_none() {
-            findings.add(missing_feed(snapshot, subscription, feed));
-        }
-        (feed.clone(), found)
-    });
-    Resolved {
-        placed,
-        feeds: feeds.collect(),
-    }
-}
-
-fn missing_feed(snapshot: &Snapshot, subscription: &Subscription, feed: &Feed) -> Diagnostic {
-    let key = feed.key();
-    let (message, hint) = if snapshot.duplicates.contains(&key) {
-        (
-            format!("{feed} is defined more than once, so none of the definitions counts"),
-            "keep one of them".to_owned(),
-        )
-    } else if snapshot.unusable.contains(&key) {
-        (
-            format!("{feed} cannot be carried out; clusters that have it keep it"),
-            "its own errors say why".to_owned(),
-        )
-    } else if let Some(other) = snapshot.feeds.get(&key) {
-        let stated = other.object.api_version();
-        (
-            format!("{feed} is defined with apiVersion {stated}, not {}", feed.api_version),
-            format!("write apiVersion: {stated} in the feed"),
-        )
-    } else {
-        let same = |other: &&crate::core::ids::ObjectKey| other.kind == key.kind && other.name == key.name;
-        let hint = match snapshot.feeds.keys().find(same) {
-            Some(near) => format!("there is {near}; check the feed's namespace and group"),
-            None => "add the object, or take it out of feeds".to_owned(),
-        };
-        (
-            format!("no file defines the feed {feed}; clusters that have it keep it"),
-            hint,
-        )
-    };
-    let pointer = feed_pointer(subscription, feed);
-    subscription.definition.locate(
-        Diagnostic::error("missing-feed", message).field(&*pointer).hint(hint),
-        &pointer,
-    )
-}
-
 impl Binder<'_> {
     fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'_>]) {
         let mut drafts: Vec<(usize, Draft<'_>)> = Vec::with_capacity(subscriptions.len());
@@ -178,20 +121,42 @@ impl Binder<'_> {
         let directory = &resolved.placed.directory;
         let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
         let provenance = self.inputs.previous.provenance_of(&cluster.namespace, directory).cloned();
-        let mut candidates = Vec::with_capacity(resolved.feeds.len());
+        let mut candidates = Vec::new();
         if resolved.placed.subscription.is_none() {
             let feeds = previous.iter().flat_map(|previous| &previous.feeds).map(|state| &state.feed);
             let before = |feed| provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
             candidates.extend(feeds.filter_map(|feed| held(feed, previous.as_deref(), before(feed))));
         }
-        for (feed, source) in &resolved.feeds {
+        resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
             let rendered = source.and_then(|source| self.render(cluster, feed, source, before));
-            candidates.extend(rendered.or_else(|| held(feed, previous.as_deref(), before)));
-        }
+            let candidate = rendered.or_else(|| held(feed, previous.as_deref(), before));
+            candidates.extend(candidate.map(|candidate| candidate.of_bundle(bundle)));
+        });
+        self.keep_one_each(resolved.placed, &mut candidates);
         Draft {
             placed: resolved.placed,
             candidates,
+        }
+    }
+
+    /// Two feeds of one Subscription may end as the same object, where an override moves one to another namespace: the first has it.
+    fn keep_one_each(&mut self, placed: &Placed, candidates: &mut Vec<Candidate>) {
+        let mut seen = BTreeSet::new();
+        let again: Vec<FeedState> = candidates
+            .extract_if(.., |candidate| !seen.insert(candidate.state.path.clone()))
+            .map(|candidate| candidate.state)
+            .collect();
+        for (state, subscription) in again.iter().zip(std::iter::repeat(placed.subscription.as_ref()).flatten()) {
+            let message = format!(
+                "{} ends as {}, which another feed of this Subscription is already",
+                state.feed, state.path
+            );
+            let pointer = feed_pointer(subscription, &state.feed);
+            let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
+            let hint = "let overrides move only one of them there";
+            self.findings
+                .add(subscription.definition.locate(diagnostic.hint(hint), &pointer));
         }
     }
 
@@ -212,6 +177,7 @@ impl Binder<'_> {
             feed: feed.clone(),
             digest: render::input_digest(feed, source.digest, now),
             path: manifest.path.clone(),
+            bundle: None,
         };
         let leaf = Leaf {
             id: manifest.id,
@@ -352,8 +318,13 @@ fn description_digest(candidates: &[Candidate]) -> ObjectId {
     let mut text = String::from("v1");
     candidates
         .iter()
-        .for_each(|candidate| text.push_str(&format!(" {}", candidate.state.digest)));
+        .for_each(|candidate| text.push_str(&format!(" {}{}", candidate.state.digest, of_bundle(&candidate.state))));
     ObjectId::hash(ObjectKind::Blob, text.as_bytes())
+}
+
+/// The Bundle as a part of digests; without one they are what they were before there were Bundles.
+fn of_bundle(state: &FeedState) -> String {
+    state.bundle.as_ref().map(|bundle| format!("@{bundle}")).unwrap_or_default()
 }
 
 /// Names everything that a Description and its provenance are made from, so that clusters with equal content share both.
@@ -361,8 +332,11 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
     let mut text = String::new();
     for candidate in candidates {
         text.push_str(&format!(
-            "{} {} {}\n",
-            candidate.state.digest, candidate.state.path, candidate.leaf.id
+            "{}{} {} {}\n",
+            candidate.state.digest,
+            of_bundle(&candidate.state),
+            candidate.state.path,
+            candidate.leaf.id
         ));
         for applied in &candidate.applied {
             text.push_str(&format!("{} {} {}\n", applied.kind, applied.namespace, applied.name));

@@ -4,6 +4,7 @@
 //! Held, not removed: what git cannot say at the moment (a file that does not parse, a missing feed, a broken patch) keeps its last result.
 
 mod bind;
+mod feeds;
 mod fleet;
 mod overrides;
 

@@ -1,12 +1,12 @@
 //! The pure core as people see it: source files and clusters in, the state branch's files and diagnostics out.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bundles;
 mod charts;
+mod properties;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::core::ids::{ObjectId, ObjectKind};
@@ -569,57 +569,4 @@ fn a_state_read_back_is_the_state() {
         state::build(&world.state).root,
         "a restart is a no-op"
     );
-}
-
-/// One edit of a small repository.
-fn edit() -> impl Strategy<Value = (String, Option<String>)> {
-    let feed = (0..3u8, 0..3u8).prop_map(|(n, v)| (format!("c{n}.yaml"), Some(config(&format!("c{n}"), &format!("v{v}")))));
-    let selectors = prop::sample::select(vec!["{env: prod}", "{tier: edge}", "{env: none}"]);
-    let sub = (0..2u8, selectors, prop::collection::btree_set(0..3u8, 0..3)).prop_map(|(n, selector, feeds)| {
-        let names: Vec<String> = feeds.iter().map(|n| format!("c{n}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        (format!("s{n}.yaml"), Some(subscription(&format!("s{n}"), selector, &names)))
-    });
-    let policy = prop::sample::select(vec!["ApplyNow", "ApplyLater"]);
-    let patch = prop::sample::select(vec![
-        r#"{"data":{"key":"east"}}"#,
-        r#"{"metadata":{"namespace":"moved"}}"#,
-        r#"{"kind":"Secret"}"#,
-    ]);
-    let local = (policy, patch).prop_map(|(policy, patch)| {
-        (
-            "l.yaml".to_owned(),
-            Some(localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1")),
-        )
-    });
-    let file = prop::sample::select(vec!["c0.yaml", "c1.yaml", "s0.yaml", "s1.yaml", "l.yaml"]);
-    let broken = file.clone().prop_map(|file| (file.to_owned(), Some("kind: [\n".to_owned())));
-    let removed = file.prop_map(|file| (file.to_owned(), None));
-    prop_oneof![4 => feed, 4 => sub, 2 => local, 1 => broken, 1 => removed]
-}
-
-proptest! {
-    /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
-    /// object has two owners in a cluster.
-    #[test]
-    fn incremental_equals_full(edits in prop::collection::vec(edit(), 1..12)) {
-        let mut world = World::new(TWO);
-        for (path, text) in edits {
-            match text {
-                Some(text) => drop(world.files.insert(path, text)),
-                None => drop(world.files.remove(&path)),
-            }
-            let previous = world.state.clone();
-            world.run();
-            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), ..World::default() };
-            let full = cold.outcome(&previous);
-            prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
-            prop_assert_eq!(&full.diagnostics, &world.diagnostics);
-            for (cluster, descriptions) in &world.state.clusters {
-                let all: Vec<&String> = descriptions.values().flat_map(|d| d.files.keys()).collect();
-                let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
-                prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
-            }
-        }
-    }
 }

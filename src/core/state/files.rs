@@ -65,6 +65,8 @@ pub(super) struct FeedFile {
     #[serde(flatten)]
     pub(super) feed: Feed,
     pub(super) digest: ObjectId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bundle: Option<String>,
     /// File below `manifests/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<String>,
@@ -79,6 +81,7 @@ impl FeedFile {
         FeedFile {
             feed: state.feed.clone(),
             digest: state.digest,
+            bundle: state.bundle.clone(),
             manifest: below(MANIFESTS),
             release: below(RELEASES),
         }
@@ -92,6 +95,7 @@ impl FeedFile {
             feed: self.feed.clone(),
             digest: self.digest,
             path: manifest.or(release)?,
+            bundle: self.bundle.clone(),
         })
     }
 }

@@ -54,6 +54,8 @@ pub struct FeedState {
     pub digest: ObjectId,
     /// Its file below the Description's directory, in `manifests/` or `releases/`.
     pub path: String,
+    /// The Bundle that it comes from, `<namespace>/<name>`.
+    pub bundle: Option<String>,
 }
 
 /// What one cluster gets from one Subscription.
