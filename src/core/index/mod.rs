@@ -54,6 +54,16 @@ impl Definition {
             .map_or(self.line, |text| yaml::locate(text, self.line, pointer));
         diagnostic.at(&self.file, line).object(&*self.object)
     }
+
+    /// Whether diagnostics about this object would be placed as those about another definition of the same content.
+    pub fn stands_as(&self, other: &Definition) -> bool {
+        let same_text = match (&self.text, &other.text) {
+            (Some(text), Some(other)) => Arc::ptr_eq(text, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_text && (&self.file, self.line) == (&other.file, other.line)
+    }
 }
 
 /// A kind of ours that is defined, and whether it can be carried out.

@@ -348,6 +348,24 @@ fn a_missing_path_skips_the_entry_with_a_warning() {
     assert!(!world.diagnostics[0].is_error());
 }
 
+#[test]
+fn a_finding_follows_the_text_that_it_is_about() {
+    let mut world = web();
+    let skipped = localization("l", "ApplyNow", 1, "JSONPatch", r#"[{"op":"remove","path":"/spec/none"}]"#);
+    world.write("l.yaml", &skipped).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    let before = state::build(&world.state).root;
+    world.write("l.yaml", &format!("# why\n\n{skipped}")).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 11)]);
+    world
+        .write("l.yaml", &skipped.replace("  priority", "\n  # more\n  priority"))
+        .run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 11)]);
+    world.remove("l.yaml").write("moved.yaml", &skipped).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "moved.yaml", 9)]);
+    assert_eq!(state::build(&world.state).root, before);
+}
+
 /// Each dialect with a patch that sets `/data/key` to `later`.
 const DIALECTS: [(&str, &str); 5] = [
     ("Helm", r#"{"data":{"key":"later"}}"#),

@@ -72,29 +72,50 @@ pub struct RenderSettings {
 /// Rendered feeds by input digests.
 #[derive(Debug, Default)]
 pub struct RenderCache {
-    rendered: HashMap<(ObjectId, Vec<ObjectId>), (u64, Arc<Rendered>)>,
+    rendered: HashMap<(ObjectId, Vec<ObjectId>), Cached>,
     generation: u64,
     renders: u64,
 }
 
+#[derive(Debug)]
+struct Cached {
+    used: u64,
+    rendered: Arc<Rendered>,
+    /// Where the inputs stood, if diagnostics point there.
+    places: Vec<Definition>,
+}
+
 impl RenderCache {
-    /// The rendered feed, from memory where its inputs are known.
+    /// The rendered feed, from memory where its inputs are known and its diagnostics still point to the right lines.
     pub fn render(&mut self, feed: &Definition, overrides: &[Arc<Override>], settings: RenderSettings) -> Arc<Rendered> {
         let key = (feed.digest, overrides.iter().map(|applied| applied.digest).collect());
-        let generation = self.generation;
-        let renders = &mut self.renders;
-        let entry = self.rendered.entry(key).or_insert_with(|| {
-            *renders += 1;
-            (generation, Arc::new(render(feed, overrides, settings)))
-        });
-        entry.0 = generation;
-        entry.1.clone()
+        let inputs = || std::iter::once(feed).chain(overrides.iter().map(|applied| &applied.definition));
+        match self.rendered.get_mut(&key) {
+            Some(known) if known.places.iter().zip(inputs()).all(|(then, now)| then.stands_as(now)) => {
+                known.used = self.generation;
+                return known.rendered.clone();
+            }
+            _ => {}
+        }
+        self.renders += 1;
+        let rendered = Arc::new(render(feed, overrides, settings));
+        let places = match rendered.diagnostics.is_empty() {
+            true => Vec::new(),
+            false => inputs().cloned().collect(),
+        };
+        let cached = Cached {
+            used: self.generation,
+            rendered: rendered.clone(),
+            places,
+        };
+        self.rendered.insert(key, cached);
+        rendered
     }
 
     /// Begins a run; what no run since the one before used is forgotten.
     pub fn begin_run(&mut self) {
         let last = self.generation;
-        self.rendered.retain(|_, (used, _)| *used == last);
+        self.rendered.retain(|_, cached| cached.used == last);
         self.generation += 1;
     }
 

@@ -44,11 +44,9 @@ fn edit() -> impl Strategy<Value = (String, Option<String>)> {
         r#"{"metadata":{"namespace":"moved"}}"#,
         r#"{"kind":"Secret"}"#,
     ]);
-    let local = (policy, patch).prop_map(|(policy, patch)| {
-        (
-            "l.yaml".to_owned(),
-            Some(localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1")),
-        )
+    let local = (policy, patch, 0..3usize).prop_map(|(policy, patch, comments)| {
+        let text = localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1");
+        ("l.yaml".to_owned(), Some("# why\n".repeat(comments) + &text))
     });
     let patched = prop::sample::select(DIALECTS.to_vec()).prop_map(|(patch_type, value)| {
         (
