@@ -277,6 +277,33 @@ fn overrides_apply_in_clusternets_order() {
 }
 
 #[test]
+fn equal_priorities_go_by_name_and_higher_ones_come_last() {
+    let mut world = web();
+    let mut order = Vec::new();
+    for (name, priority) in [("z", 7), ("b", 500), ("a", 500), ("m", 1000)] {
+        let patch = format!(r#"{{"data":{{"key":"{name}"}}}}"#);
+        world.write(
+            &format!("{name}.yaml"),
+            &localization(name, "ApplyNow", priority, "MergePatch", &patch),
+        );
+    }
+    for name in ["m", "b", "a", "z"] {
+        world.run();
+        order.push(
+            world
+                .text(EAST)
+                .lines()
+                .find(|line| line.contains("key:"))
+                .unwrap()
+                .trim()
+                .to_owned(),
+        );
+        world.remove(&format!("{name}.yaml"));
+    }
+    assert_eq!(order, ["key: m", "key: b", "key: a", "key: z"]);
+}
+
+#[test]
 fn a_bad_patch_holds_only_its_feed_in_its_clusters() {
     let mut world = web();
     world

@@ -240,7 +240,7 @@ fn get<'a>(document: &'a mut Value, path: &str) -> Result<&'a Value, Failure> {
     match parent(document, &tokens)? {
         Value::Object(map) => map.get(&last).ok_or(Failure::Missing),
         Value::Array(items) => {
-            let index = existing_index(&last, items.len())?;
+            let index = checked_index(&last, items.len())?;
             items.get(index).ok_or(Failure::Missing)
         }
         _ => Err(Failure::Missing),
@@ -358,6 +358,9 @@ mod tests {
         hard(json!({"a": [1]}), json!([{"op": "add", "path": "/a/5", "value": 1}]));
         hard(json!({"a": [1]}), json!([{"op": "remove", "path": "/a/5"}]));
         hard(json!({"a": [1]}), json!([{"op": "replace", "path": "/a/x", "value": 1}]));
+        hard(json!({"a": [1]}), json!([{"op": "copy", "from": "/a/1", "path": "/b"}]));
+        hard(json!({"a": [1]}), json!([{"op": "move", "from": "/a/1", "path": "/b"}]));
+        hard(json!({"a": [1]}), json!([{"op": "test", "path": "/a/1", "value": null}]));
         hard(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 2}]));
         hard(json!({"a": 1}), json!([{"op": "upsert", "path": "/a", "value": 2}]));
         hard(json!({"a": 1}), json!({"op": "add"}));
