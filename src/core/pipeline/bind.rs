@@ -1,6 +1,6 @@
 //! Placements → Descriptions: renders each feed for each bound cluster, keeps what is held, and gives every object one owner per cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::feeds::{Resolved, resolve};
@@ -142,6 +142,10 @@ impl Binder<'_> {
 
     /// Two feeds of one Subscription may end as the same object, where an override moves one to another namespace: the first has it.
     fn keep_one_each(&mut self, placed: &Placed, candidates: &mut Vec<Candidate>) {
+        let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.state.path.as_str()).collect();
+        if distinct.len() == candidates.len() {
+            return;
+        }
         let mut seen = BTreeSet::new();
         let again: Vec<FeedState> = candidates
             .extract_if(.., |candidate| !seen.insert(candidate.state.path.clone()))
