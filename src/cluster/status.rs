@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::client::Cluster;
 use super::error::ApiError;
-use super::quantity::Quantity;
 use crate::core::api::cluster::{ClusterStatus, NodeStatistics};
+use crate::core::quantity::Quantity;
 
 /// Nodes and networks change rarely, and listing the nodes of a large cluster is the one costly request: at most this often.
 const SURVEY_EVERY: Duration = Duration::from_secs(60);

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod index;
 pub mod object;
 pub mod pipeline;
+pub mod quantity;
 pub mod registration;
 pub mod render;
 pub mod schedule;
