@@ -15,6 +15,7 @@ pub mod schedule;
 pub mod selector;
 pub mod state;
 pub mod status;
+pub mod taint;
 pub mod text;
 pub mod tree;
 pub mod yaml;
