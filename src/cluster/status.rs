@@ -201,7 +201,7 @@ fn add_up(sums: &mut BTreeMap<String, Quantity>, of_node: &BTreeMap<String, Stri
     for name in RESOURCES {
         if let Some(quantity) = of_node.get(name).and_then(|text| Quantity::parse(text)) {
             let sum = sums.entry(name.to_owned()).or_default();
-            *sum = sum.add(quantity);
+            *sum = *sum + quantity;
         }
     }
 }

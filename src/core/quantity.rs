@@ -22,15 +22,6 @@ impl Quantity {
         Some(Quantity { milli, binary })
     }
 
-    /// The sum.
-    #[must_use]
-    pub fn add(self, other: Quantity) -> Self {
-        Quantity {
-            milli: self.milli.saturating_add(other.milli),
-            binary: self.binary || other.binary,
-        }
-    }
-
     /// Whether it is nothing.
     pub fn is_zero(self) -> bool {
         self.milli == 0
@@ -40,6 +31,17 @@ impl Quantity {
     pub fn holds(self, request: Quantity) -> Option<i64> {
         let times = self.milli.max(0).checked_div(request.milli).filter(|_| request.milli > 0)?;
         Some(i64::try_from(times).unwrap_or(i64::MAX))
+    }
+}
+
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+
+    fn add(self, other: Quantity) -> Quantity {
+        Quantity {
+            milli: self.milli.saturating_add(other.milli),
+            binary: self.binary || other.binary,
+        }
     }
 }
 
@@ -85,7 +87,7 @@ mod tests {
 
     fn sum(texts: &[&str]) -> String {
         let all = texts.iter().map(|text| Quantity::parse(text).unwrap());
-        all.fold(Quantity::default(), Quantity::add).to_string()
+        all.fold(Quantity::default(), |sum, one| sum + one).to_string()
     }
 
     #[test]

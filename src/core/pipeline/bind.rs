@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::dividing::ShareOverrides;
 use super::overrides::OverrideIndex;
 use super::{Findings, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Policy, Snapshot, Subscription};
+use crate::core::index::{Definition, Demand, Override, Policy, Snapshot, Subscription};
 use crate::core::render::{self, AppliedOverride, RenderCache};
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -45,6 +46,7 @@ struct Resolved<'a> {
 struct Binder<'a> {
     inputs: &'a Inputs<'a>,
     overrides: &'a OverrideIndex<'a>,
+    shares: ShareOverrides,
     cache: &'a mut RenderCache,
     findings: &'a mut Findings,
     descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
@@ -69,13 +71,15 @@ pub(super) fn bind_all(
     for (index, placed) in placements.iter().enumerate() {
         placed
             .placement
+            .bound
             .clusters
-            .iter()
+            .keys()
             .for_each(|cluster| per_cluster.entry(cluster).or_default().push(index));
     }
     let mut binder = Binder {
         inputs,
         overrides,
+        shares: ShareOverrides::default(),
         cache,
         findings,
         descriptions: HashMap::new(),
@@ -99,7 +103,7 @@ fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: &mut Findin
             feeds: Vec::new(),
         };
     };
-    let feeds = subscription.feeds.iter().map(|feed| {
+    let feeds = subscription.feeds.iter().zip(&placed.demands).map(|(feed, (_, demand))| {
         let found = snapshot
             .feeds
             .get(&feed.key())
@@ -107,7 +111,8 @@ fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: &mut Findin
         if found.is_none() {
             findings.add(missing_feed(snapshot, subscription, feed));
         }
-        (feed.clone(), found)
+        // A feed whose replicas cannot be told is held, so that nobody gets all of them.
+        (feed.clone(), found.filter(|_| *demand != Demand::Unknown))
     });
     Resolved {
         placed,
@@ -179,9 +184,10 @@ impl Binder<'_> {
             let before = |feed| provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
             candidates.extend(feeds.filter_map(|feed| held(feed, previous.as_deref(), before(feed))));
         }
-        for (feed, source) in &resolved.feeds {
+        for (position, (feed, source)) in resolved.feeds.iter().enumerate() {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            let rendered = source.and_then(|source| self.render(cluster, feed, source, before));
+            let share = self.shares.of(resolved.placed, position, cluster);
+            let rendered = source.and_then(|source| self.render(cluster, feed, source, before, share));
             candidates.extend(rendered.or_else(|| held(feed, previous.as_deref(), before)));
         }
         Draft {
@@ -190,12 +196,20 @@ impl Binder<'_> {
         }
     }
 
-    fn render(&mut self, cluster: &Cluster, feed: &Feed, source: &Definition, before: &[AppliedOverride]) -> Option<Candidate> {
+    fn render(
+        &mut self,
+        cluster: &Cluster,
+        feed: &Feed,
+        source: &Definition,
+        before: &[AppliedOverride],
+        share: Option<Arc<Override>>,
+    ) -> Option<Candidate> {
         let key = feed.key();
         if self.overrides.holds(&key, cluster, before) {
             return None;
         }
-        let applying = self.overrides.applying(&key, cluster);
+        let mut applying = self.overrides.applying(&key, cluster);
+        applying.extend(share);
         let rendered = self.cache.render(source, &applying, self.inputs.settings);
         self.findings.extend(rendered.diagnostics.iter().cloned());
         let manifest = rendered.manifest.as_ref()?;
@@ -286,7 +300,7 @@ impl Binder<'_> {
             let kept = kept.and_then(|known| previous.manifests.get(&known.manifest));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
                 self.bound.pending.insert(Pending {
-                    cluster: cluster.namespace.clone(),
+                    cluster: cluster.namespace.to_string(),
                     subscription: subscription_name(draft.placed),
                     feed: candidate.state.feed.to_string(),
                 });
@@ -316,7 +330,7 @@ impl Binder<'_> {
 }
 
 fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value: Arc<T>) {
-    map.entry(cluster.namespace.clone())
+    map.entry(cluster.namespace.to_string())
         .or_default()
         .insert(directory.to_owned(), value);
 }
