@@ -46,12 +46,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     }
     let (files, contents) = source::open(&args.source, &args.path)?;
     let (snapshot, diagnostics) = source::index(&files, &contents)?;
-    let records = source::read_clusters(&args.clusters)?;
+    let clusters = source::read_clusters(&args.clusters)?;
     let (previous, previous_contents) = source::read_previous(args.previous.as_deref())?;
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (outcome, _) = source::run(&snapshot, diagnostics, records, &previous, settings);
+    let (outcome, _) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
     let written = load_all(&outcome.state, previous_contents.as_ref())?;
     match &args.out {
         Some(directory) => write_all(directory, &written)?,

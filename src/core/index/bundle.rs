@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::kinds::{invalid, read_spec, unsupported};
 use super::{Definition, Snapshot};
 use crate::core::api::bundle::BundleSpec;
+use crate::core::api::subscription::Feed;
 use crate::core::api::{BRANCHLINE_GROUP, BRANCHLINE_VERSION};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
@@ -29,6 +30,16 @@ pub fn is_bundle(key: &ObjectKey) -> bool {
 pub fn is_kustomization(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     ["kustomization.yaml", "kustomization.yml", "Kustomization"].contains(&name)
+}
+
+/// The feed that names an object of a Bundle.
+pub fn feed_of(key: &ObjectKey, source: &Definition) -> Feed {
+    Feed {
+        api_version: source.object.api_version().to_owned(),
+        kind: key.kind.clone(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    }
 }
 
 /// Adds a Bundle without its objects; one that cannot be carried out holds what is made of it.

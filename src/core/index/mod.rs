@@ -3,10 +3,13 @@
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
 mod bundle;
+mod cluster;
 mod helm;
+mod inventory;
 mod kinds;
 mod overrides;
 mod parse;
+mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,11 +23,13 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
-pub use bundle::{Bundle, is_bundle, is_kustomization};
+pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
+pub use cluster::{ClusterDefinition, InvalidTaint, read_taints};
 pub use helm::{ChartProblem, is_chart, read_chart};
-pub use kinds::{ClusterDefinition, Subscription};
+pub use inventory::{Demand, Demands, FeedInventory, Workload, demands};
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
+pub use subscription::{Dynamic, SpreadConstraint, Strategy, Subscriber, Subscription};
 
 /// The file that excludes paths, gitignore syntax, at the configured path's root.
 pub const IGNORE_FILE: &str = ".branchlineignore";
@@ -102,6 +107,8 @@ pub struct Snapshot {
     pub overrides: BTreeMap<(OverrideKind, String, String), Reading<Override>>,
     /// Overrides that cannot be carried out but whose feed is known.
     pub broken_overrides: Vec<BrokenOverride>,
+    /// FeedInventories by (namespace, name) of their Subscription.
+    pub inventories: BTreeMap<(String, String), Reading<FeedInventory>>,
     /// ManagedClusters below `hub/`, by name.
     pub clusters: BTreeMap<String, Reading<ClusterDefinition>>,
     /// Whether some file or document could not be parsed, so that absence says nothing.
@@ -225,7 +232,10 @@ impl Builder {
         }
         bundle::link(&mut snapshot, &self.kustomizations, &mut self.diagnostics);
         for definition in std::mem::take(&mut self.hub) {
-            kinds::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+            cluster::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+        }
+        if !snapshot.incomplete {
+            inventory::check_owners(&snapshot, &mut self.diagnostics);
         }
         (snapshot, self.diagnostics)
     }
@@ -246,6 +256,7 @@ impl Builder {
         let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
         match (key.group.as_str(), key.kind.as_str()) {
             (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
+            (APPS_GROUP, "FeedInventory") => drop(snapshot.inventories.insert(place, Reading::Unreadable)),
             (APPS_GROUP, kind) => {
                 if let Some(kind) = OverrideKind::of(kind) {
                     snapshot.overrides.insert((kind, place.0, place.1), Reading::Unreadable);
@@ -257,7 +268,8 @@ impl Builder {
 
     fn add_definition(&mut self, snapshot: &mut Snapshot, key: ObjectKey, definition: Definition) {
         match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP, "Subscription") => kinds::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
+            (APPS_GROUP, "Subscription") => subscription::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
+            (APPS_GROUP, "FeedInventory") => inventory::add_inventory(snapshot, &key, &definition, &mut self.diagnostics),
             (APPS_GROUP, kind @ ("Localization" | "Globalization")) => {
                 let kind = if kind == "Localization" {
                     OverrideKind::Localization

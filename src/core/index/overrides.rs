@@ -23,6 +23,8 @@ pub enum OverrideKind {
     Globalization,
     /// For the cluster whose dedicated namespace it lives in.
     Localization,
+    /// A Subscription's dividing: a cluster's share of the replicas. No file defines one.
+    Dividing,
 }
 
 impl OverrideKind {
@@ -40,6 +42,7 @@ impl OverrideKind {
         match self {
             OverrideKind::Globalization => "Globalization",
             OverrideKind::Localization => "Localization",
+            OverrideKind::Dividing => "Subscription",
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::dividing::ShareOverrides;
 use super::feeds::{Resolved, resolve};
 use super::overrides::OverrideIndex;
 use super::{Findings, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Policy};
+use crate::core::index::{Definition, Override, Policy};
 use crate::core::render::{self, AppliedOverride, RenderCache};
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -47,6 +48,7 @@ struct Draft<'a> {
 struct Binder<'a> {
     inputs: &'a Inputs<'a>,
     overrides: &'a OverrideIndex<'a>,
+    shares: ShareOverrides,
     cache: &'a mut RenderCache,
     findings: &'a mut Findings,
     descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
@@ -71,13 +73,15 @@ pub(super) fn bind_all(
     for (index, placed) in placements.iter().enumerate() {
         placed
             .placement
+            .bound
             .clusters
-            .iter()
+            .keys()
             .for_each(|cluster| per_cluster.entry(cluster).or_default().push(index));
     }
     let mut binder = Binder {
         inputs,
         overrides,
+        shares: ShareOverrides::default(),
         cache,
         findings,
         descriptions: HashMap::new(),
@@ -129,7 +133,10 @@ impl Binder<'_> {
         }
         resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            let rendered = source.and_then(|source| self.render(cluster, feed, source, before));
+            let rendered = source.and_then(|(source, demand)| {
+                let share = self.shares.of(resolved.placed, feed, demand, cluster);
+                self.render(cluster, feed, source, before, share)
+            });
             let candidate = rendered.or_else(|| held(feed, previous.as_deref(), before));
             candidates.extend(candidate.map(|candidate| candidate.of_bundle(bundle)));
         });
@@ -164,12 +171,20 @@ impl Binder<'_> {
         }
     }
 
-    fn render(&mut self, cluster: &Cluster, feed: &Feed, source: &Definition, before: &[AppliedOverride]) -> Option<Candidate> {
+    fn render(
+        &mut self,
+        cluster: &Cluster,
+        feed: &Feed,
+        source: &Definition,
+        before: &[AppliedOverride],
+        share: Option<Arc<Override>>,
+    ) -> Option<Candidate> {
         let key = feed.key();
         if self.overrides.holds(&key, cluster, before) {
             return None;
         }
-        let applying = self.overrides.applying(&key, cluster);
+        let mut applying = self.overrides.applying(&key, cluster);
+        applying.extend(share);
         let rendered = self.cache.render(source, &applying, self.inputs.settings);
         self.findings.extend(rendered.diagnostics.iter().cloned());
         let manifest = rendered.manifest.as_ref()?;
@@ -261,7 +276,7 @@ impl Binder<'_> {
             let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
                 self.bound.pending.insert(Pending {
-                    cluster: cluster.namespace.clone(),
+                    cluster: cluster.namespace.to_string(),
                     subscription: subscription_name(draft.placed),
                     feed: candidate.state.feed.to_string(),
                 });
@@ -291,7 +306,7 @@ impl Binder<'_> {
 }
 
 fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value: Arc<T>) {
-    map.entry(cluster.namespace.clone())
+    map.entry(cluster.namespace.to_string())
         .or_default()
         .insert(directory.to_owned(), value);
 }

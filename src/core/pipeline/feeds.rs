@@ -6,7 +6,7 @@ use super::{Findings, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
-use crate::core::index::{Definition, Snapshot, Subscription, is_bundle};
+use crate::core::index::{Definition, Demand, Snapshot, Subscription, feed_of, is_bundle};
 use crate::core::state::DescriptionState;
 
 /// A Subscription with its feeds; one that is held whole has none.
@@ -33,6 +33,8 @@ struct Wanted<'a> {
     source: Option<&'a Definition>,
     /// The Bundle that it comes from.
     bundle: Option<String>,
+    /// Its place among the Subscription's demands.
+    demand: Option<usize>,
 }
 
 /// Looks the feeds up and reports those that are missing or twice there.
@@ -64,10 +66,19 @@ impl<'a> Resolved<'a> {
         if source.is_none() {
             findings.add(missing_feed(snapshot, subscription, feed));
         }
+        self.push(feed.clone(), source, None);
+    }
+
+    fn push(&mut self, feed: Feed, source: Option<&'a Definition>, bundle: Option<String>) {
+        let key = feed.status_key();
+        let demand = self.placed.demands.iter().position(|(known, _)| **known == *key);
+        let is_known = demand.is_none_or(|place| self.placed.demands[place].1 != Demand::Unknown);
         self.items.push(Item::Object(Wanted {
-            feed: feed.clone(),
-            source,
-            bundle: None,
+            feed,
+            // A feed whose replicas cannot be told is held, so that nobody gets all of them.
+            source: source.filter(|_| is_known),
+            bundle,
+            demand,
         }));
     }
 
@@ -82,11 +93,7 @@ impl<'a> Resolved<'a> {
             if !self.listed.insert(key.clone()) {
                 findings.add(listed_twice(subscription, feed, key));
             } else if let Some(source) = snapshot.feeds.get(key) {
-                self.items.push(Item::Object(Wanted {
-                    feed: feed_of(key, source),
-                    source: Some(source),
-                    bundle: Some(name.clone()),
-                }));
+                self.push(feed_of(key, source), Some(source), Some(name.clone()));
             }
         }
         self.items.push(Item::Rest {
@@ -95,16 +102,20 @@ impl<'a> Resolved<'a> {
         });
     }
 
-    /// Every object for a cluster that has this Description now, in order.
+    /// Every object for a cluster that has this Description now, in order: its feed, its definition with its place among the demands, and its
+    /// Bundle.
     pub(super) fn for_each_wanted(
         &self,
         snapshot: &Snapshot,
         previous: Option<&DescriptionState>,
-        mut visit: impl FnMut(&Feed, Option<&'a Definition>, Option<&String>),
+        mut visit: impl FnMut(&Feed, Option<(&'a Definition, Option<usize>)>, Option<&String>),
     ) {
         for item in &self.items {
             match item {
-                Item::Object(wanted) => visit(&wanted.feed, wanted.source, wanted.bundle.as_ref()),
+                Item::Object(wanted) => {
+                    let source = wanted.source.map(|source| (source, wanted.demand));
+                    visit(&wanted.feed, source, wanted.bundle.as_ref());
+                }
                 Item::Rest { bundle, whole } => {
                     let states = previous.into_iter().flat_map(|previous| &previous.feeds);
                     let delivered = states
@@ -127,15 +138,6 @@ impl<'a> Resolved<'a> {
 fn is_undecided(snapshot: &Snapshot, key: &ObjectKey) -> bool {
     let undefined = !snapshot.feeds.contains_key(key);
     snapshot.duplicates.contains(key) || snapshot.unusable.contains(key) || (snapshot.incomplete && undefined)
-}
-
-fn feed_of(key: &ObjectKey, source: &Definition) -> Feed {
-    Feed {
-        api_version: source.object.api_version().to_owned(),
-        kind: key.kind.clone(),
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
 }
 
 fn listed_twice(subscription: &Subscription, bundle: &Feed, object: &ObjectKey) -> Diagnostic {

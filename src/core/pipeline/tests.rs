@@ -83,6 +83,7 @@ impl World {
             settings: RenderSettings::default(),
         };
         let mut outcome = run(&inputs, &mut self.cache);
+        assert_eq!(verify(&inputs, &outcome), [], "the independent checker");
         diagnostics.append(&mut outcome.diagnostics);
         outcome.diagnostics = diagnostics;
         outcome
@@ -543,8 +544,8 @@ fn one_object_has_one_owner_per_cluster() {
 #[test]
 fn unsupported_and_unknown_fields_hold_the_subscription() {
     let mut world = web();
-    let dividing = subscription("web", "{tier: edge}", &["web"]).replace("spec:\n", "spec:\n  schedulingStrategy: Dividing\n");
-    world.write("sub.yaml", &dividing).run();
+    let other = subscription("web", "{tier: edge}", &["web"]).replace("spec:\n", "spec:\n  schedulerName: mine\n");
+    world.write("sub.yaml", &other).run();
     assert_eq!(world.codes(), [("unsupported", "sub.yaml", 5)]);
     assert_eq!(world.paths(), [EAST, WEST]);
     let typo = subscription("web", "{tier: edge}", &["web"]).replace("matchLabels", "matchLabel");

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use crate::core::api::subscription::Feed;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::render::AppliedOverride;
-use crate::core::schedule::{Cluster, Exclusion};
+use crate::core::schedule::{Bindings, Cluster, Exclusion};
 use registrations::Registrations;
 
-pub use files::{LAYOUT_FILE, LAYOUT_VERSION, managed_cluster_object};
+pub use files::{LAYOUT_FILE, LAYOUT_VERSION, binding_status, managed_cluster_object};
 pub use message::CommitMessage;
 pub use read::{Load, ReadError, read};
 pub use tree::{NewObject, StateTree, build, paths};
@@ -109,8 +109,8 @@ impl ProvenanceState {
 /// Where a Subscription is bound, and why not elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubscriptionState {
-    /// ManagedCluster names by dedicated namespace.
-    pub bindings: BTreeMap<String, String>,
+    /// The clusters and what each gets of the replicas.
+    pub bindings: Arc<Bindings>,
     /// Clusters that were not chosen.
     pub excluded: Vec<Exclusion>,
 }
@@ -134,7 +134,7 @@ pub struct State {
     /// Subscriptions by (namespace, name).
     pub subscriptions: BTreeMap<(String, String), SubscriptionState>,
     /// Clusters by dedicated namespace.
-    pub managed_clusters: BTreeMap<String, ClusterRecord>,
+    pub managed_clusters: BTreeMap<Arc<str>, ClusterRecord>,
     /// Registrations and tokens: public parts only.
     pub registrations: Registrations,
 }

@@ -126,12 +126,12 @@ impl Reader<'_, '_> {
             ["subscriptions", namespace, file] => {
                 let read = files::read_subscription(&self.value(path, id)?);
                 let state = self.subscription(namespace, stem(file));
-                state.bindings.extend(read.bindings);
+                Arc::make_mut(&mut state.bindings).add(Arc::unwrap_or_clone(read.bindings));
                 state.excluded = read.excluded;
             }
             ["subscriptions", namespace, name, _] => {
                 let value = self.value(path, id)?;
-                files::add_bindings(self.subscription(namespace, name), value.pointer("/bindingClusters"));
+                files::add_bindings(self.subscription(namespace, name), Some(&value));
             }
             ["registrations", "clusters", _] => {
                 let registration: Registration = self.typed(path, id)?;

@@ -156,9 +156,10 @@ impl Projection {
     }
 
     fn show_clusters(&mut self, before: &Revision, now: &Revision) {
-        let namespaces: BTreeSet<&String> = keys(&before.state.managed_clusters, &now.state.managed_clusters);
+        let namespaces = keys(&before.state.managed_clusters, &now.state.managed_clusters);
         let time = Timestamp::now();
         for namespace in namespaces {
+            let namespace: &str = namespace;
             let record = now.state.managed_clusters.get(namespace);
             let earlier = before.state.managed_clusters.get(namespace);
             let mut changed = self.changed_descriptions(namespace, before, now);
@@ -363,6 +364,7 @@ impl Projection {
             let plural = match key.0 {
                 OverrideKind::Globalization => "globalizations",
                 OverrideKind::Localization => "localizations",
+                OverrideKind::Dividing => continue,
             };
             let namespace = Some(key.1.as_str()).filter(|namespace| !namespace.is_empty());
             match (old.get(key).and_then(Reading::valid), new.get(key).and_then(Reading::valid)) {

@@ -195,3 +195,35 @@ fn a_bundle_itself_cannot_be_overridden() {
     world.write("l.yaml", &wrong).run();
     assert_eq!(world.codes(), [("invalid-field", "l.yaml", 7)]);
 }
+
+#[test]
+fn a_workload_of_a_folder_is_divided_like_any_other() {
+    let mut world = folder();
+    let workload = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {replicas: 6}\n";
+    let dividing = of_bundle()
+        .replace(
+            "  subscribers:",
+            "  schedulingStrategy: Dividing\n  dividingScheduling: {type: Static}\n  subscribers:\n  - clusterAffinity: {matchLabels: {tier: edge}}\n    weight: 1",
+        )
+        .replace("matchLabels: {env: prod}}", "matchLabels: {env: prod}}\n    weight: 1");
+    world
+        .write("base/deployment.yaml", workload)
+        .write("sub.yaml", &dividing)
+        .run();
+    assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+    let replicas = |world: &World, cluster: &str| {
+        let path = format!("clusters/clusternet-{cluster}/apps.web/manifests/deployment.apps_shop_web.yaml");
+        let text = world.text(&path);
+        text.lines().find(|line| line.contains("replicas")).unwrap().trim().to_owned()
+    };
+    assert_eq!(
+        (replicas(&world, "east"), replicas(&world, "west")),
+        ("replicas: 2".into(), "replicas: 4".into())
+    );
+    world.write("base/web.yaml", "kind: [\n").run();
+    assert_eq!(
+        (replicas(&world, "east"), replicas(&world, "west")),
+        ("replicas: 2".into(), "replicas: 4".into())
+    );
+    assert_eq!(east(&world).len(), 4);
+}
