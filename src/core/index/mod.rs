@@ -21,7 +21,7 @@ use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
 pub use cluster::{ClusterDefinition, InvalidTaint, read_taints};
-pub use inventory::{Demand, Demands, FeedInventory, Workload, demands};
+pub use inventory::{Demand, Demands, FeedInventory, Workload, demands, inventory_of};
 pub use kinds::{BrokenOverride, Entry, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
 pub use subscription::{Dynamic, SpreadConstraint, Strategy, Subscriber, Subscription};
