@@ -144,33 +144,30 @@ pub(super) fn check_owners(snapshot: &Snapshot, out: &mut Vec<Diagnostic>) {
 }
 
 /// What a Subscription's feeds ask for; `None` where its FeedInventory cannot be read, so that the Subscription has to be held. While some
-/// file does not parse, a feed that was divided before and seems not to be stays as it was: its FeedInventory may stand in that file.
-pub fn demands(
-    snapshot: &Snapshot,
-    subscription: &Subscription,
-    divided_before: &dyn Fn(&str) -> bool,
-    out: &mut Vec<Diagnostic>,
-) -> Option<Demands> {
-    let place = (subscription.namespace.clone(), subscription.name.clone());
-    let inventory = match snapshot.inventories.get(&place) {
-        Some(Reading::Unreadable) if subscription.divides() => return None,
-        Some(reading) => reading.valid(),
-        None => None,
+/// file does not parse, one that was there `before` may stand in that file.
+pub fn demands(snapshot: &Snapshot, subscription: &Subscription, before: bool, out: &mut Vec<Diagnostic>) -> Option<Demands> {
+    let inventory = match (inventory_of(snapshot, subscription), subscription.divides()) {
+        (Some(Reading::Unreadable), true) => return None,
+        (None, true) if before && snapshot.incomplete => return None,
+        (reading, _) => reading.and_then(Reading::valid),
     };
     if let Some(inventory) = inventory {
         report_strangers(inventory, snapshot, subscription, out);
     }
-    let mut demands = Demands::new();
-    for feed in delivered(snapshot, subscription) {
-        let key: Arc<str> = feed.status_key().into();
-        let demand = match subscription.divides() {
-            true => demand(snapshot, &feed, inventory.map(Arc::as_ref), out),
-            false => Demand::Whole,
-        };
-        let vanished = snapshot.incomplete && subscription.divides() && demand == Demand::Whole && divided_before(&key);
-        demands.push((key, if vanished { Demand::Unknown } else { demand }));
-    }
-    Some(demands)
+    let demand = |feed: &Feed| match subscription.divides() {
+        true => demand(snapshot, feed, inventory.map(Arc::as_ref), out),
+        false => Demand::Whole,
+    };
+    let feeds = delivered(snapshot, subscription);
+    let keys = feeds.iter().map(|feed| feed.status_key().into());
+    Some(keys.zip(feeds.iter().map(AsRef::as_ref).map(demand)).collect())
+}
+
+/// The FeedInventory of a Subscription.
+pub fn inventory_of<'s>(snapshot: &'s Snapshot, subscription: &Subscription) -> Option<&'s Reading<FeedInventory>> {
+    snapshot
+        .inventories
+        .get(&(subscription.namespace.clone(), subscription.name.clone()))
 }
 
 /// The feeds with the objects of Bundles in their place. A Bundle whose objects cannot all be seen stands for itself too: nobody knows what it

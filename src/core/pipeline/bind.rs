@@ -48,7 +48,7 @@ struct Draft<'a> {
 struct Binder<'a> {
     inputs: &'a Inputs<'a>,
     overrides: &'a OverrideIndex<'a>,
-    shares: ShareOverrides,
+    shares: ShareOverrides<'a>,
     cache: &'a mut RenderCache,
     findings: &'a mut Findings,
     descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
@@ -98,8 +98,8 @@ pub(super) fn bind_all(
     binder.bound
 }
 
-impl Binder<'_> {
-    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'_>]) {
+impl<'a> Binder<'a> {
+    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'a>]) {
         let mut drafts: Vec<(usize, Draft<'_>)> = Vec::with_capacity(subscriptions.len());
         for index in subscriptions {
             drafts.push((*index, self.draft(cluster, &resolved[*index])));
@@ -121,7 +121,7 @@ impl Binder<'_> {
         }
     }
 
-    fn draft<'p>(&mut self, cluster: &Cluster, resolved: &Resolved<'p>) -> Draft<'p> {
+    fn draft(&mut self, cluster: &Cluster, resolved: &Resolved<'a>) -> Draft<'a> {
         let directory = &resolved.placed.directory;
         let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
         let provenance = self.inputs.previous.provenance_of(&cluster.namespace, directory).cloned();

@@ -14,13 +14,20 @@ use crate::core::schedule::Cluster;
 
 /// Shares as overrides: clusters with the same share have the same one.
 #[derive(Default)]
-pub(super) struct ShareOverrides {
-    known: HashMap<(ObjectKey, String, i64), Arc<Override>>,
+pub(super) struct ShareOverrides<'a> {
+    /// By the Subscription's directory, the demand's position and the share.
+    known: HashMap<(&'a str, usize, i64), Arc<Override>>,
 }
 
-impl ShareOverrides {
+impl<'a> ShareOverrides<'a> {
     /// The override that writes a cluster's share of a feed; none where the feed is not divided.
-    pub(super) fn of(&mut self, placed: &Placed, feed: &Feed, demand: Option<usize>, cluster: &Cluster) -> Option<Arc<Override>> {
+    pub(super) fn of(
+        &mut self,
+        placed: &'a Placed,
+        feed: &Feed,
+        demand: Option<usize>,
+        cluster: &Cluster,
+    ) -> Option<Arc<Override>> {
         let subscription = placed.subscription.as_ref()?;
         let (key, Demand::Divided(workload)) = placed.demands.get(demand?)? else {
             return None;
@@ -28,11 +35,9 @@ impl ShareOverrides {
         // Without a share the cluster keeps no replicas: the total must add up.
         let shares = placed.placement.bound.replicas.get(key);
         let share = shares.and_then(|shares| shares.get(&cluster.namespace)).copied().unwrap_or(0);
-        let object = feed.key();
-        let place = (object.clone(), placed.directory.clone(), share);
-        let made = self.known.entry(place);
+        let made = self.known.entry((&placed.directory, demand?, share));
         Some(
-            made.or_insert_with(|| Arc::new(write_share(subscription, object, workload, share)))
+            made.or_insert_with(|| Arc::new(write_share(subscription, feed.key(), workload, share)))
                 .clone(),
         )
     }

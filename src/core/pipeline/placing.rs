@@ -7,7 +7,7 @@ use super::{Findings, Inputs, Outcome};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::{self, Demands, Reading, Subscription};
 use crate::core::schedule::check::{self, Violation};
-use crate::core::schedule::{self, Bindings, Placement, Remark, Request};
+use crate::core::schedule::{self, Bindings, Exclusion, Placement, Remark, Request};
 use crate::core::state::{State, SubscriptionState, description_directory};
 
 /// A Subscription with its placement; without a definition it is held whole.
@@ -20,6 +20,8 @@ pub struct Placed {
     pub subscription: Option<Arc<Subscription>>,
     /// What its feeds ask for, in their order.
     pub demands: Demands,
+    /// Whether a FeedInventory counts.
+    pub(super) inventory: bool,
     /// Where it goes.
     pub placement: Placement,
 }
@@ -42,9 +44,8 @@ pub(super) fn place_all(inputs: &Inputs<'_>, findings: &mut Findings) -> Vec<Pla
 
 fn place(inputs: &Inputs<'_>, key: &(String, String), subscription: &Arc<Subscription>, findings: &mut Findings) -> Placed {
     let previous = previous(inputs.previous, key);
-    let divided_before = |feed: &str| previous.replicas.get(feed).is_some_and(|shares| !shares.is_empty());
     let mut found = Vec::new();
-    let demands = index::demands(inputs.snapshot, subscription, &divided_before, &mut found);
+    let demands = index::demands(inputs.snapshot, subscription, had_inventory(inputs, key), &mut found);
     findings.extend(found);
     let Some(demands) = demands else {
         return hold(inputs, key);
@@ -62,8 +63,13 @@ fn place(inputs: &Inputs<'_>, key: &(String, String), subscription: &Arc<Subscri
         directory: description_directory(&key.0, &key.1),
         subscription: Some(subscription.clone()),
         demands,
+        inventory: subscription.divides() && index::inventory_of(inputs.snapshot, subscription).is_some(),
         placement,
     }
+}
+
+fn had_inventory(inputs: &Inputs<'_>, key: &(String, String)) -> bool {
+    inputs.previous.subscriptions.get(key).is_some_and(|state| state.inventory)
 }
 
 fn hold(inputs: &Inputs<'_>, key: &(String, String)) -> Placed {
@@ -72,6 +78,7 @@ fn hold(inputs: &Inputs<'_>, key: &(String, String)) -> Placed {
         directory: description_directory(&key.0, &key.1),
         subscription: None,
         demands: Demands::new(),
+        inventory: had_inventory(inputs, key),
         placement: schedule::hold(&inputs.fleet.fleet, &previous(inputs.previous, key)),
     }
 }
@@ -97,6 +104,7 @@ fn previous(previous: &State, key: &(String, String)) -> Arc<Bindings> {
 pub(super) fn status(placed: &Placed) -> SubscriptionState {
     SubscriptionState {
         bindings: placed.placement.bound.clone(),
+        inventory: placed.inventory,
         excluded: placed.placement.excluded.clone(),
     }
 }
@@ -137,18 +145,18 @@ fn report(subscription: &Subscription, placement: &Placement, findings: &mut Fin
     let mut add = |diagnostic: Diagnostic, pointer: &str| {
         findings.add(subscription.definition.locate(diagnostic.field(pointer), pointer));
     };
-    if placement.kept {
-        let count = placement.bound.clusters.len();
-        let message = format!(
-            "no cluster fits any more ({}); the last placement on {count} clusters stays",
-            reasons(placement)
-        );
+    if let Some(unfit) = &placement.kept {
+        let stay = match placement.bound.clusters.len() {
+            1 => "the last placement on 1 cluster stays".to_owned(),
+            count => format!("the last placement on {count} clusters stays"),
+        };
+        let message = format!("no cluster fits any more ({}); {stay}", reasons(unfit));
         let hint = "correct the Subscription or the clusters; to undeploy, delete the Subscription";
         add(Diagnostic::error("placement-kept", message).hint(hint), pointer);
     } else if placement.bound.clusters.is_empty() {
         let message = match placement.excluded.is_empty() {
             true => "no cluster matches".to_owned(),
-            false => format!("no cluster matches ({})", reasons(placement)),
+            false => format!("no cluster matches ({})", reasons(&placement.excluded)),
         };
         let hint = "compare the selector and tolerations with the labels and taints of the ManagedClusters";
         add(Diagnostic::warning("no-cluster-matches", message).hint(hint), pointer);
@@ -160,29 +168,20 @@ fn report(subscription: &Subscription, placement: &Placement, findings: &mut Fin
 }
 
 /// `3 LabelsDoNotMatch, 1 TaintNotTolerated`.
-fn reasons(placement: &Placement) -> String {
-    let counts = placement.excluded.iter();
-    let counts: Vec<String> = counts
-        .map(|exclusion| format!("{} {}", exclusion.count, exclusion.reason.as_str()))
-        .collect();
-    match counts.is_empty() {
-        true => "nothing left out".to_owned(),
-        false => counts.join(", "),
-    }
+fn reasons(exclusions: &[Exclusion]) -> String {
+    let counts = exclusions.iter();
+    let counts = counts.map(|exclusion| format!("{} {}", exclusion.count, exclusion.reason.as_str()));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn put_into_words(remark: &Remark, subscription: &Subscription) -> (Diagnostic, String) {
-    let feed_pointer = |feed: &str| {
-        let position = subscription.feeds.iter().position(|known| known.status_key() == feed);
-        position.map_or_else(
-            || "/spec/feeds".to_owned(),
-            |at| super::feed_pointer(subscription, &subscription.feeds[at]),
-        )
-    };
+    let known = |key: &str| subscription.feeds.iter().find(|feed| feed.status_key() == key);
+    let feed_pointer = |key: &str| known(key).map_or_else(String::new, |feed| super::feed_pointer(subscription, feed));
+    let named = |key: &str| known(key).map_or_else(|| key.to_owned(), ToString::to_string);
     let warning = |code: &str, message: String, hint: &str| Diagnostic::warning(code, message).hint(hint);
     match remark {
         Remark::Unplaced { feed, missing, total } => {
-            let message = format!("{missing} of {total} replicas of {feed} fit into no cluster");
+            let message = format!("{missing} of {total} replicas of {} fit into no cluster", named(feed));
             let hint = "ask for fewer, request less, or add clusters with room (status.allocatable)";
             (warning("replicas-do-not-fit", message, hint), feed_pointer(feed))
         }
@@ -205,7 +204,10 @@ fn put_into_words(remark: &Remark, subscription: &Subscription) -> (Diagnostic, 
             )
         }
         Remark::FewClusters { feed, wanted, found } => {
-            let message = format!("minClusters is {wanted}, but {feed} has replicas in {found} clusters");
+            let message = format!(
+                "minClusters is {wanted}, but {} has replicas in {found} clusters",
+                named(feed)
+            );
             let pointer = "/spec/dividingScheduling/dynamicDividing/minClusters".to_owned();
             (
                 warning("too-few-clusters", message, "lower minClusters, or add replicas or clusters"),

@@ -16,6 +16,8 @@ use crate::core::state::{self, ClusterRecord};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::Limits;
 
+mod dividing;
+
 /// A repository and a fleet that change from run to run.
 #[derive(Default)]
 struct World {

@@ -81,7 +81,7 @@ pub fn check(request: &Request<'_>, placement: &Placement) -> Vec<Violation> {
     let mut found = BTreeSet::new();
     check_coverage(request, placement, &mut found);
     check_not_emptied(request, placement, &mut found);
-    if placement.kept {
+    if placement.kept.is_some() {
         let stays = |namespace: &&Arc<str>| !request.previous.clusters.contains_key(*namespace);
         let strangers = placement.bound.clusters.keys().filter(stays);
         found.extend(strangers.cloned().map(Violation::SelectorDoesNotHold));

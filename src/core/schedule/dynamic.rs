@@ -109,10 +109,9 @@ impl<'a> Divider<'_, 'a> {
         members.retain(|member| groups.as_ref().is_none_or(|groups| groups.taken[member.candidate]));
         let mut draft = Draft::default();
         let division = self.divide(self.select(members), &mut draft);
-        draft.outcomes = self.outcomes(candidates, groups.as_ref(), &division);
+        draft.outcomes = self.outcomes(candidates, &division, &mut draft.remarks);
         self.write_shares(&division, &mut draft);
         self.strand(candidates, &division, &mut draft);
-        draft.remarks.extend(groups.into_iter().flat_map(|groups| groups.remarks));
         draft
     }
 
@@ -374,30 +373,59 @@ impl<'a> Divider<'_, 'a> {
     }
 
     /// Reasons follow from the result, not from the way there, so that placing again gives the same.
-    fn outcomes(&self, candidates: &[Candidate<'_>], groups: Option<&subgroup::Groups>, division: &Division<'_>) -> Vec<Outcome> {
-        let used = division.used.iter().filter(|used| **used).count();
-        let full = self.dynamic.max_clusters.is_some_and(|most| used >= most);
-        let reason = |at: usize, candidate: &Candidate<'_>| match groups.filter(|groups| !groups.taken[at]) {
-            _ if candidate.tainted => Reason::TaintNotTolerated,
-            _ if self.lacks_domain(candidate.cluster) => Reason::NoTopologyDomain,
-            Some(groups) => groups.reason(at, candidate),
-            None if full && (division.short || !self.dynamic.binpack) => Reason::MaxClusters,
-            None if division.short && candidate.only_live() => Reason::TaintNotTolerated,
-            None if division.short => Reason::NoCapacity,
-            None => Reason::NotNeeded,
+    fn outcomes(&self, candidates: &[Candidate<'_>], division: &Division<'_>, remarks: &mut Vec<Remark>) -> Vec<Outcome> {
+        let mut used = vec![false; candidates.len()];
+        let members = division.members.iter().zip(&division.used);
+        members.for_each(|(member, is_used)| used[member.candidate] = *is_used);
+        let count = used.iter().filter(|used| **used).count();
+        let full = self.dynamic.max_clusters.is_some_and(|most| count >= most);
+        let open_group = self.open_groups(candidates, &used, remarks);
+        let outcome = |at: usize, candidate: &Candidate<'_>| match used[at] {
+            true if candidate.standing == Standing::Closed => Outcome::Placed(Placed::StaysDespiteTaint),
+            true => Outcome::Placed(Placed::Chosen),
+            false if candidate.tainted => Outcome::Excluded(Reason::TaintNotTolerated),
+            false if self.lacks_domain(candidate.cluster) => Outcome::Excluded(Reason::NoTopologyDomain),
+            false if !open_group[at] => Outcome::Excluded(Reason::SubGroupFull),
+            false if full && (division.short || !self.dynamic.binpack) => Outcome::Excluded(Reason::MaxClusters),
+            false if division.short && candidate.only_live() => Outcome::Excluded(Reason::TaintNotTolerated),
+            false if division.short => Outcome::Excluded(Reason::NoCapacity),
+            false => Outcome::Excluded(Reason::NotNeeded),
         };
-        let mut outcomes: Vec<Outcome> = candidates
+        candidates
             .iter()
             .enumerate()
-            .map(|(at, candidate)| Outcome::Excluded(reason(at, candidate)))
-            .collect();
-        for (member, _) in division.members.iter().zip(&division.used).filter(|(_, used)| **used) {
-            outcomes[member.candidate] = Outcome::Placed(match candidates[member.candidate].standing {
-                Standing::Closed => Placed::StaysDespiteTaint,
-                _ => Placed::Chosen,
-            });
+            .map(|(at, candidate)| outcome(at, candidate))
+            .collect()
+    }
+
+    /// By candidate: whether a group of it has fewer clusters than it asks for. Without subgroups, all are open.
+    fn open_groups(&self, candidates: &[Candidate<'_>], used: &[bool], remarks: &mut Vec<Remark>) -> Vec<bool> {
+        let by_sub_group = self.request.subscription.by_sub_group;
+        let mut open = vec![!by_sub_group; candidates.len()];
+        for (index, subscriber) in self
+            .request
+            .subscription
+            .subscribers
+            .iter()
+            .enumerate()
+            .filter(|_| by_sub_group)
+        {
+            let matching = |at: &usize| subscriber.selector.matches(&candidates[*at].cluster.labels);
+            let members: Vec<usize> = (0..candidates.len()).filter(matching).collect();
+            let (wanted, has) = (subscriber.clusters, members.iter().filter(|at| used[**at]).count());
+            if has < wanted {
+                members.iter().for_each(|at| open[*at] = true);
+            }
+            let could = |at: &&usize| used[**at] || candidates[**at].standing == Standing::Open;
+            let found = members.iter().filter(could).count();
+            let subscriber = index;
+            remarks.extend((found < wanted).then_some(Remark::GroupTooSmall {
+                subscriber,
+                wanted,
+                found,
+            }));
         }
-        outcomes
+        open
     }
 
     fn lacks_domain(&self, cluster: &Cluster) -> bool {

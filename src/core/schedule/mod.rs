@@ -93,8 +93,8 @@ pub struct Placement {
     pub bound: Arc<Bindings>,
     /// Why the others were not chosen.
     pub excluded: Vec<Exclusion>,
-    /// No cluster fits any more, so the last placement stays.
-    pub kept: bool,
+    /// No cluster fits any more, so the last placement stays: why its clusters do not fit.
+    pub kept: Option<Vec<Exclusion>>,
     /// What people should know.
     pub remarks: Vec<Remark>,
 }
@@ -185,15 +185,16 @@ fn is_anywhere(fleet: &Fleet, previous: &Bindings) -> bool {
 }
 
 fn keep(request: &Request<'_>, outcomes: &mut [Outcome], remarks: Vec<Remark>) -> Placement {
-    for (outcome, namespace) in outcomes.iter_mut().zip(request.fleet.clusters.keys()) {
+    let mut unfit = vec![Outcome::Placed(Placed::Kept); outcomes.len()];
+    for (at, namespace) in request.fleet.clusters.keys().enumerate() {
         if request.previous.clusters.contains_key(namespace) {
-            *outcome = Outcome::Placed(Placed::Kept);
+            std::mem::swap(&mut outcomes[at], &mut unfit[at]);
         }
     }
     Placement {
         bound: still_there(request.fleet, request.previous).into(),
         excluded: explain::tally(request.fleet, outcomes),
-        kept: true,
+        kept: Some(explain::tally(request.fleet, &unfit)),
         remarks,
     }
 }
@@ -208,7 +209,7 @@ pub fn hold(fleet: &Fleet, previous: &Bindings) -> Placement {
     Placement {
         bound: still_there(fleet, previous).into(),
         excluded: explain::tally(fleet, &outcomes),
-        kept: false,
+        kept: None,
         remarks: Vec::new(),
     }
 }
@@ -240,7 +241,7 @@ fn bind(request: &Request<'_>, outcomes: &[Outcome], draft: Draft) -> Placement 
     Placement {
         bound: bound.into(),
         excluded: explain::tally(request.fleet, outcomes),
-        kept: false,
+        kept: None,
         remarks: draft.remarks,
     }
 }

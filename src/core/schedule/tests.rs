@@ -107,7 +107,7 @@ impl Scene {
 
     fn with<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
         let subscription = self.snapshot.subscriptions.values().next().unwrap().valid().unwrap();
-        let demands = index::demands(&self.snapshot, subscription, &|_| false, &mut Vec::new()).unwrap();
+        let demands = index::demands(&self.snapshot, subscription, false, &mut Vec::new()).unwrap();
         act(&Request {
             subscription,
             demands: &demands,
@@ -122,7 +122,7 @@ impl Scene {
             assert_eq!(check::check(request, &placement), [], "{placement:#?}");
             let previous = &placement.bound;
             let again = place(&Request { previous, ..*request });
-            if !placement.kept {
+            if placement.kept.is_none() {
                 assert_eq!(again, placement, "placing again changes nothing");
             }
             placement
@@ -176,7 +176,8 @@ fn no_execute_moves_but_never_empties_the_fleet() {
     assert_eq!(scene.place().shares(), "b");
     scene.add("b gone!NoExecute");
     assert_eq!(scene.place().shares(), "b");
-    assert!(scene.placement.kept);
+    let unfit = scene.placement.kept.clone().unwrap();
+    assert_eq!((unfit[0].reason, unfit[0].count), (Reason::TaintNotTolerated, 1));
     assert_eq!(scene.explain("b").outcome, Outcome::Placed(Placed::Kept));
     scene.add("a");
     assert_eq!(scene.place().shares(), "a", "the replacement is there now");

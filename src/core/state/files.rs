@@ -209,6 +209,9 @@ pub(super) fn subscription_files(namespace: &str, name: &str, state: &Subscripti
             .into_iter()
             .for_each(|status| status.extend(lists.clone()));
     }
+    if state.inventory {
+        status["feedInventory"] = json!(true);
+    }
     if !state.excluded.is_empty() {
         status["notChosen"] = json!(not_chosen(&state.excluded));
     }
@@ -272,6 +275,7 @@ fn not_chosen(excluded: &[Exclusion]) -> Vec<Value> {
 pub(super) fn read_subscription(file: &Value) -> SubscriptionState {
     let mut state = SubscriptionState::default();
     add_bindings(&mut state, file.get("status"));
+    state.inventory = file.pointer("/status/feedInventory") == Some(&Value::Bool(true));
     for entry in file
         .pointer("/status/notChosen")
         .and_then(Value::as_array)

@@ -111,6 +111,8 @@ impl ProvenanceState {
 pub struct SubscriptionState {
     /// The clusters and what each gets of the replicas.
     pub bindings: Arc<Bindings>,
+    /// Whether a FeedInventory counts: while it cannot be seen, the Subscription is held.
+    pub inventory: bool,
     /// Clusters that were not chosen.
     pub excluded: Vec<Exclusion>,
 }

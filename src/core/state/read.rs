@@ -128,6 +128,7 @@ impl Reader<'_, '_> {
                 let state = self.subscription(namespace, stem(file));
                 Arc::make_mut(&mut state.bindings).add(Arc::unwrap_or_clone(read.bindings));
                 state.excluded = read.excluded;
+                state.inventory = read.inventory;
             }
             ["subscriptions", namespace, name, _] => {
                 let value = self.value(path, id)?;
