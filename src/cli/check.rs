@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::{Reading, Snapshot};
+use crate::core::pipeline::{self, Inputs};
 use crate::core::render::RenderSettings;
 use crate::core::schedule::Cluster;
 use crate::core::state::ClusterRecord;
 
 use super::output::{Output, count};
+use super::source::Clusters;
 use super::{CliError, source};
 
 /// Arguments of `branchline check`.
@@ -47,20 +49,27 @@ pub(super) enum Format {
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let (files, contents) = source::open(&args.source, &args.path)?;
     let (snapshot, diagnostics) = source::index(&files, &contents)?;
-    let records = match &args.clusters {
+    let clusters = match &args.clusters {
         Some(path) => source::read_clusters(path)?,
         None => clusters_of(&snapshot),
     };
     let (previous, _) = source::read_previous(args.previous.as_deref())?;
-    let no_fleet = records.is_empty();
+    let no_fleet = clusters.records.is_empty();
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (outcome, fleet) = source::run(&snapshot, diagnostics, records, &previous, settings);
-    let mut diagnostics = outcome.diagnostics;
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let mut diagnostics = std::mem::take(&mut outcome.diagnostics);
+    let inputs = Inputs {
+        snapshot: &snapshot,
+        fleet: &fleet,
+        previous: &previous,
+        settings,
+    };
+    diagnostics.extend(pipeline::verify(&inputs, &outcome));
     if no_fleet {
         // Without clusters nothing can be said about who gets what.
-        diagnostics.retain(|found| !["no-cluster-matches", "localization-for-no-cluster"].contains(&found.code.as_str()));
+        diagnostics.retain(|found| !NEEDS_CLUSTERS.contains(&found.code.as_str()));
     }
     let code = report(&diagnostics, args.output, out);
     if args.output == Format::Text {
@@ -78,8 +87,16 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     Ok(code)
 }
 
+/// What can only be said of a fleet.
+const NEEDS_CLUSTERS: [&str; 4] = [
+    "no-cluster-matches",
+    "localization-for-no-cluster",
+    "replicas-do-not-fit",
+    "too-few-clusters",
+];
+
 /// The clusters that `hub/` defines.
-fn clusters_of(snapshot: &Snapshot) -> Vec<ClusterRecord> {
+fn clusters_of(snapshot: &Snapshot) -> Clusters {
     let valid = snapshot.clusters.values().filter_map(Reading::valid);
     let cluster = |known: &crate::core::index::ClusterDefinition| {
         Cluster::new(
@@ -89,12 +106,14 @@ fn clusters_of(snapshot: &Snapshot) -> Vec<ClusterRecord> {
             known.labels.clone(),
         )
     };
-    valid
-        .map(|known| ClusterRecord {
-            cluster: cluster(known),
-            cluster_type: String::new(),
-        })
-        .collect()
+    let records = valid.map(|known| ClusterRecord {
+        cluster: cluster(known),
+        cluster_type: String::new(),
+    });
+    Clusters {
+        records: records.collect(),
+        ..Clusters::default()
+    }
 }
 
 /// Prints diagnostics and gives the exit code that they mean.

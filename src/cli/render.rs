@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::core::render::RenderSettings;
+use crate::core::render::{MANIFESTS, RELEASES, RenderSettings};
 use crate::core::state::{self, Leaf, State};
 
 use super::check::{self, Format};
@@ -46,12 +46,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     }
     let (files, contents) = source::open(&args.source, &args.path)?;
     let (snapshot, diagnostics) = source::index(&files, &contents)?;
-    let records = source::read_clusters(&args.clusters)?;
+    let clusters = source::read_clusters(&args.clusters)?;
     let (previous, previous_contents) = source::read_previous(args.previous.as_deref())?;
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (outcome, _) = source::run(&snapshot, diagnostics, records, &previous, settings);
+    let (outcome, _) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
     let written = load_all(&outcome.state, previous_contents.as_ref())?;
     match &args.out {
         Some(directory) => write_all(directory, &written)?,
@@ -65,11 +65,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
         ));
     }
     if args.output == Format::Text {
-        let manifests = written.iter().filter(|(path, _)| is_manifest(path)).count();
         let clusters = count(outcome.state.managed_clusters.len(), "cluster");
         out.note(&format!(
             "{} for {clusters}: {}",
-            count(manifests, "manifest"),
+            objects(&written),
             check::summary(&outcome.diagnostics)
         ));
         if let Some(directory) = &args.out {
@@ -79,8 +78,18 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     Ok(code)
 }
 
-fn is_manifest(path: &str) -> bool {
-    path.starts_with("clusters/") && path.contains("/manifests/")
+/// Whether a path is that of a final object in this directory of a Description.
+fn is_in(path: &str, directory: &str) -> bool {
+    path.starts_with("clusters/") && path.split('/').nth(3) == Some(directory)
+}
+
+/// How many final objects there are, for example `3 manifests and 1 release`.
+fn objects(written: &[(String, Vec<u8>)]) -> String {
+    let of = |directory| written.iter().filter(|(path, _)| is_in(path, directory)).count();
+    match (count(of(MANIFESTS), "manifest"), of(RELEASES)) {
+        (manifests, 0) => manifests,
+        (manifests, releases) => format!("{manifests} and {}", count(releases, "release")),
+    }
 }
 
 fn load_all(state: &State, previous: Option<&Contents>) -> Result<Vec<(String, Vec<u8>)>, CliError> {
@@ -107,7 +116,10 @@ fn load_all(state: &State, previous: Option<&Contents>) -> Result<Vec<(String, V
 }
 
 fn print_manifests(files: &[(String, Vec<u8>)], out: &mut Output) {
-    for (path, bytes) in files.iter().filter(|(path, _)| is_manifest(path)) {
+    for (path, bytes) in files
+        .iter()
+        .filter(|(path, _)| is_in(path, MANIFESTS) || is_in(path, RELEASES))
+    {
         out.text(&format!("---\n# {path}\n{}", String::from_utf8_lossy(bytes)));
     }
 }

@@ -1,15 +1,17 @@
 //! What `render` and `check` work on: a folder or `repo@rev`, ManagedClusters from a file, a previous state. Reads, decides nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::index::{self, Format, IGNORE_FILE, ParseCache, Snapshot};
 use crate::core::object::Object;
 use crate::core::pipeline::{self, FleetResult, Inputs, Outcome};
+use crate::core::quantity::Quantity;
 use crate::core::render::{RenderCache, RenderSettings};
-use crate::core::schedule::Cluster;
+use crate::core::schedule::{Cluster, Live};
 use crate::core::state::{self, ClusterRecord, State};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
@@ -98,7 +100,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut FileTree, contents: &mut HashMa
                 size: 0,
             };
             files.files.insert(path, link);
-        } else if Format::of_path(name).is_some() || name == IGNORE_FILE {
+        } else if Format::of_path(name).is_some() || name == IGNORE_FILE || index::is_kustomization(name) {
             add_file(&entry.path(), path, files, contents)?;
         }
     }
@@ -137,8 +139,17 @@ pub(super) fn index(files: &FileTree, contents: &Contents) -> Result<(Snapshot, 
     Ok(index::build(files, &cache, &limits))
 }
 
+/// ManagedClusters as a file states them.
+#[derive(Default)]
+pub(super) struct Clusters {
+    /// Durable facts.
+    pub(super) records: Vec<ClusterRecord>,
+    /// What their status says, by dedicated namespace.
+    pub(super) live: BTreeMap<Arc<str>, Live>,
+}
+
 /// Reads ManagedClusters from a YAML file.
-pub(super) fn read_clusters(path: &Path) -> Result<Vec<ClusterRecord>, CliError> {
+pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
     let wrong = |line: u64, message: String| {
         CliError::usage(
             format!("{}:{line}: {message}", path.display()),
@@ -148,7 +159,7 @@ pub(super) fn read_clusters(path: &Path) -> Result<Vec<ClusterRecord>, CliError>
     let bytes = std::fs::read(path)
         .map_err(|error| CliError::usage(format!("cannot read {}", path.display()), "check --clusters").because(error))?;
     let documents = yaml::parse_yaml(&bytes, &Limits::default()).map_err(|problem| wrong(problem.line, problem.message))?;
-    let mut records: Vec<ClusterRecord> = Vec::new();
+    let mut clusters = Clusters::default();
     for document in documents {
         let value = document.value.map_err(|problem| wrong(problem.line, problem.message))?;
         let items = match value.get("items").and_then(serde_json::Value::as_array) {
@@ -156,24 +167,23 @@ pub(super) fn read_clusters(path: &Path) -> Result<Vec<ClusterRecord>, CliError>
             None => vec![value],
         };
         for item in items {
-            let record = read_cluster(item).map_err(|message| wrong(document.line, message))?;
-            if let Some(other) = records
-                .iter()
-                .find(|other| other.cluster.namespace == record.cluster.namespace)
-            {
+            let (record, live) = read_cluster(item).map_err(|message| wrong(document.line, message))?;
+            let namespace = &record.cluster.namespace;
+            if let Some(other) = clusters.records.iter().find(|other| other.cluster.namespace == *namespace) {
                 let message = format!(
                     "{} and {} have the same namespace {}",
                     other.cluster.name, record.cluster.name, record.cluster.namespace
                 );
                 return Err(wrong(document.line, message));
             }
-            records.push(record);
+            clusters.live.insert(namespace.clone(), live);
+            clusters.records.push(record);
         }
     }
-    Ok(records)
+    Ok(clusters)
 }
 
-fn read_cluster(value: serde_json::Value) -> Result<ClusterRecord, String> {
+fn read_cluster(value: serde_json::Value) -> Result<(ClusterRecord, Live), String> {
     let object = Object::from_value(value).map_err(|error| error.to_string())?;
     if object.kind() != "ManagedCluster" {
         return Err(format!("{object} is no ManagedCluster"));
@@ -183,22 +193,37 @@ fn read_cluster(value: serde_json::Value) -> Result<ClusterRecord, String> {
         .map(str::parse)
         .transpose()
         .map_err(|error: crate::core::ids::InvalidClusterId| error.to_string())?;
-    let taints = object.pointer("/spec/taints").and_then(serde_json::Value::as_array);
-    if taints.is_some_and(|taints| !taints.is_empty()) {
-        return Err(format!("{object}: spec.taints is not carried out by this version"));
-    }
+    let taints = index::read_taints(&object).map_err(|wrong| format!("{object}: {}: {}", wrong.pointer, wrong.message))?;
     let labels = object
         .labels()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
-    let cluster = Cluster::new(object.name(), object.namespace(), id, labels);
+    let cluster = Cluster::new(object.name(), object.namespace(), id, labels).with_taints(taints.unwrap_or_default());
     if !crate::core::ids::is_dns_name(&cluster.namespace, 63, false) {
         return Err(format!("{object}: {:?} is not a namespace name", cluster.namespace));
     }
-    Ok(ClusterRecord {
+    let live = Live {
+        allocatable: read_allocatable(&object)?,
+        ..Live::default()
+    };
+    let record = ClusterRecord {
         cluster,
         cluster_type: text("/spec/clusterType").unwrap_or_default().to_owned(),
-    })
+    };
+    Ok((record, live))
+}
+
+/// What the cluster's nodes offer, for the estimate of how many replicas fit.
+fn read_allocatable(object: &Object) -> Result<BTreeMap<String, Quantity>, String> {
+    let stated = object.pointer("/status/allocatable").and_then(serde_json::Value::as_object);
+    let mut allocatable = BTreeMap::new();
+    for (resource, value) in stated.into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let quantity = Quantity::parse(&text);
+        let quantity = quantity.ok_or_else(|| format!("{object}: /status/allocatable/{resource}: {value} is not a quantity"))?;
+        allocatable.insert(resource.clone(), quantity);
+    }
+    Ok(allocatable)
 }
 
 /// A previous state with the contents of its files.
@@ -223,11 +248,12 @@ pub(super) fn read_previous(text: Option<&str>) -> Result<(State, Option<Content
 pub(super) fn run(
     snapshot: &Snapshot,
     mut diagnostics: Vec<Diagnostic>,
-    records: Vec<ClusterRecord>,
+    clusters: Clusters,
     previous: &State,
     settings: RenderSettings,
 ) -> (Outcome, FleetResult) {
-    let fleet = pipeline::derive_fleet(records, snapshot, previous);
+    let mut fleet = pipeline::derive_fleet(clusters.records, snapshot, previous);
+    fleet.fleet.live = clusters.live;
     let inputs = Inputs {
         snapshot,
         fleet: &fleet,

@@ -7,7 +7,6 @@ mod discovery;
 mod error;
 mod inventory;
 mod objects;
-mod quantity;
 mod status;
 
 pub use access::{Access, AccessError};

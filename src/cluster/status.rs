@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::client::Cluster;
 use super::error::ApiError;
-use super::quantity::Quantity;
 use crate::core::api::cluster::{ClusterStatus, NodeStatistics};
 use crate::core::node_labels::NodeLabelCount;
+use crate::core::quantity::Quantity;
 use crate::core::selector::Labels;
 
 /// Nodes and networks change rarely, and listing the nodes of a large cluster is the one costly request: at most this often, unless an agent is
@@ -221,7 +221,7 @@ fn add_up(sums: &mut BTreeMap<String, Quantity>, of_node: &BTreeMap<String, Stri
     for name in RESOURCES {
         if let Some(quantity) = of_node.get(name).and_then(|text| Quantity::parse(text)) {
             let sum = sums.entry(name.to_owned()).or_default();
-            *sum = sum.add(quantity);
+            *sum = *sum + quantity;
         }
     }
 }

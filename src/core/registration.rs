@@ -529,6 +529,7 @@ mod tests {
             namespace: namespace.map(str::to_owned),
             cluster_id: id.map(|id| spec(id, "").cluster_id),
             labels: BTreeMap::new(),
+            taints: None,
         };
         BTreeMap::from([(name.to_owned(), Reading::Valid(definition.into()))])
     }

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::api::subscription::{LabelRequirement, LabelSelector};
+use crate::core::api::subscription::{ClusterSelectorTerm, LabelRequirement, LabelSelector};
 use crate::core::ids::is_dns_name;
+
+/// Label that every ManagedCluster carries: its cluster id.
+pub const CLUSTER_ID_LABEL: &str = "clusters.clusternet.io/cluster-id";
+/// Label that every ManagedCluster carries: its name.
+pub const CLUSTER_NAME_LABEL: &str = "clusters.clusternet.io/cluster-name";
 
 /// Labels of a cluster.
 pub type Labels = BTreeMap<String, String>;
@@ -48,6 +53,10 @@ enum Requirement {
     NotIn(String, Vec<String>),
     Exists(String),
     DoesNotExist(String),
+    /// The label is an integer above this one.
+    Above(String, i64),
+    /// The label is an integer below this one.
+    Below(String, i64),
 }
 
 /// What is wrong with a selector, and where below it.
@@ -80,8 +89,69 @@ impl Selector {
             Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
             Requirement::Exists(key) => labels.contains_key(key),
             Requirement::DoesNotExist(key) => !labels.contains_key(key),
+            Requirement::Above(key, bound) => number(labels, key).is_some_and(|value| value > *bound),
+            Requirement::Below(key, bound) => number(labels, key).is_some_and(|value| value < *bound),
         })
     }
+
+    /// Checks a node selector term over clusters: `Gt` and `Lt` besides the other operators, `metadata.name` as its only field, and at least
+    /// one requirement, because a term without any matches nothing.
+    pub fn parse_term(term: &ClusterSelectorTerm) -> Result<Self, InvalidSelector> {
+        let mut requirements = Vec::new();
+        for (index, expression) in term.match_expressions.iter().enumerate() {
+            requirements.push(parse_term_requirement(expression, index)?);
+        }
+        for (index, field) in term.match_fields.iter().enumerate() {
+            let place = |error: InvalidSelector| InvalidSelector {
+                pointer: error.pointer.replace("matchExpressions", "matchFields"),
+                ..error
+            };
+            if field.key != "metadata.name" {
+                return Err(place(InvalidSelector {
+                    pointer: format!("/matchExpressions/{index}/key"),
+                    message: format!("{:?} is not a field that can be selected; metadata.name is", field.key),
+                }));
+            }
+            let name = LabelRequirement {
+                key: CLUSTER_NAME_LABEL.to_owned(),
+                ..field.clone()
+            };
+            requirements.push(parse_requirement(&name, index).map_err(place)?);
+        }
+        if requirements.is_empty() {
+            return Err(InvalidSelector {
+                pointer: String::new(),
+                message: "a preference without requirements matches nothing".to_owned(),
+            });
+        }
+        Ok(Selector { requirements })
+    }
+}
+
+fn number(labels: &Labels, key: &str) -> Option<i64> {
+    labels.get(key)?.parse().ok()
+}
+
+fn parse_term_requirement(expression: &LabelRequirement, index: usize) -> Result<Requirement, InvalidSelector> {
+    let above = match expression.operator.as_str() {
+        "Gt" => true,
+        "Lt" => false,
+        _ => return parse_requirement(expression, index),
+    };
+    let bound = match expression.values.as_slice() {
+        [bound] => bound.parse::<i64>().ok(),
+        _ => None,
+    };
+    let bound = bound.ok_or_else(|| InvalidSelector {
+        pointer: format!("/matchExpressions/{index}/values"),
+        message: format!("operator {} needs one integer", expression.operator),
+    })?;
+    let key = expression.key.clone();
+    Ok(if above {
+        Requirement::Above(key, bound)
+    } else {
+        Requirement::Below(key, bound)
+    })
 }
 
 fn parse_requirement(expression: &LabelRequirement, index: usize) -> Result<Requirement, InvalidSelector> {

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::revision::Revision;
+use crate::core::api::APPS_GROUP;
+use crate::core::ids::ObjectKey;
 use crate::core::index::{Definition, Reading};
 use crate::kubeapi::{
     Action, ApiError, Backend, Catalog, HealthCheck, ServerVersion, Store, Target, WriteOptions, Written, clusternet_resources,
@@ -13,13 +15,14 @@ use crate::kubeapi::{
 };
 
 /// The kinds that this hub shows.
-const SHOWN: [&str; 6] = [
+const SHOWN: [&str; 7] = [
     "managedclusters",
     "clusterregistrationrequests",
     "subscriptions",
     "descriptions",
     "localizations",
     "globalizations",
+    "helmcharts",
 ];
 /// The Kubernetes version whose API conventions are followed.
 const KUBERNETES_MINOR: &str = "35";
@@ -130,6 +133,15 @@ fn place(revision: &Revision, target: &Target<'_>) -> Option<(String, u64)> {
             overrides
                 .find(|found| (&found.namespace, &found.name) == (&key.0, &key.1))
                 .map(|found| at(&found.definition))
+        }
+        "helmcharts" => {
+            let chart = ObjectKey {
+                group: APPS_GROUP.to_owned(),
+                kind: "HelmChart".to_owned(),
+                namespace: Some(key.0),
+                name: key.1,
+            };
+            revision.snapshot.feeds.get(&chart).map(at)
         }
         _ => None,
     }

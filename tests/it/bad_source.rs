@@ -367,14 +367,12 @@ fn a_name_that_is_not_utf8_is_an_error_and_holds() {
 #[test]
 fn what_this_version_does_not_carry_out_is_never_ignored() {
     let case = Case::new();
-    let dividing = subscription("db", &[("name", "a")], &[config_map_feed("db")]).replace(
-        "\"subscribers\"",
-        "\"schedulingStrategy\": \"Dividing\",\n    \"subscribers\"",
-    );
+    let other = subscription("db", &[("name", "a")], &[config_map_feed("db")])
+        .replace("\"subscribers\"", "\"schedulerName\": \"mine\",\n    \"subscribers\"");
     case.repo
-        .push("dividing", &[("db.yaml", &(dividing + "---\n" + &config_map("db", "new")))]);
+        .push("scheduler", &[("db.yaml", &(other + "---\n" + &config_map("db", "new")))]);
     let error = case.only_error("db.yaml");
-    assert!(error["message"].as_str().unwrap().contains("Dividing"), "{error:#}");
+    assert!(error["message"].as_str().unwrap().contains("schedulerName"), "{error:#}");
     case.state_stays();
 }
 

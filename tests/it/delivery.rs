@@ -109,6 +109,36 @@ fn a_broken_file_keeps_the_last_good_state_and_stops_nothing_else() {
 }
 
 #[test]
+fn a_chart_is_reported_as_not_applied_and_holds_nothing_back() {
+    let fleet = Fleet::start(&["a"]);
+    let chart = json!({"apiVersion": "apps.clusternet.io/v1alpha1", "kind": "HelmChart", "metadata": {"namespace": "shop", "name": "db"},
+        "spec": {"repo": "https://charts.example.org", "chart": "db", "version": "1.0.0", "targetNamespace": "db"}});
+    let db = feed("apps.clusternet.io/v1alpha1", "HelmChart", "db");
+    let (kept, gone) = (config_map_feed("kept"), config_map_feed("gone"));
+    let app = subscription("app", &[], &[db.clone(), kept.clone(), gone]);
+    let objects = document(&chart) + "---\n" + &config_map("kept", "hello") + "---\n" + &config_map("gone", "hello");
+    fleet.repo.push(
+        "a chart among other feeds",
+        &[("base.yaml", &base()), ("app.yaml", &app), ("objects.yaml", &objects)],
+    );
+    fleet.wait_greeting(0, "kept", Some("hello"));
+    fleet.wait_greeting(0, "gone", Some("hello"));
+    fleet
+        .repo
+        .push("one feed gone", &[("app.yaml", &subscription("app", &[], &[db, kept]))]);
+    fleet.wait_greeting(0, "gone", None);
+    let descriptions = "/apis/apps.clusternet.io/v1alpha1/namespaces/clusternet-a/descriptions/shop.app";
+    wait_until("the Description says what is not applied", || {
+        let description = fleet.hub.get(descriptions).unwrap_or_default();
+        let want = "HelmChart shop/db: NotApplied: charts are not rendered in this version";
+        let said = description["status"]["phase"] == "Failure" && description["status"]["reason"] == want;
+        holds(said && description["spec"]["deployer"] == "Helm", description.to_string())
+    });
+    let charts = "/apis/apps.clusternet.io/v1alpha1/namespaces/shop/helmcharts/db";
+    assert_eq!(fleet.hub.get(charts).unwrap()["spec"]["version"], "1.0.0");
+}
+
+#[test]
 fn a_change_larger_than_any_message_arrives_whole() {
     const COUNT: usize = 60;
     let fleet = Fleet::start(&["a"]);

@@ -1,4 +1,5 @@
-//! `branchline render` case by case: `fixtures/render/<case>/{source,clusters.yaml,want}`, and `before` where a case needs a previous state.
+//! `branchline render` case by case: `fixtures/render/<case>/{source,clusters.yaml,want}`, and `before` where a case needs a previous state,
+//! with `clusters-before.yaml` where the clusters were others then.
 //! `UPDATE_FIXTURES=1` writes `want` anew.
 
 use std::collections::BTreeMap;
@@ -51,7 +52,8 @@ fn outcome(case: &Path, directory: &Path) -> BTreeMap<String, String> {
     let before = case.join("before");
     let previous = before.exists().then(|| {
         let previous = directory.join("previous");
-        render(&before, &clusters, None, &previous).ok();
+        let earlier = Some(case.join("clusters-before.yaml")).filter(|path| path.exists());
+        render(&before, earlier.as_ref().unwrap_or(&clusters), None, &previous).ok();
         previous
     });
     let out = directory.join("out");

@@ -40,6 +40,9 @@ pub struct Taint {
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
+    /// When it was set, RFC 3339; kept as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_added: Option<String>,
 }
 
 /// `ManagedCluster.status`: what the agent reports in its hello and heartbeats. Live facts: never on the state branch.

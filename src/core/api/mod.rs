@@ -2,7 +2,9 @@
 //!
 //! Source: `clusternet/clusternet` main @ `19245ba`, package `pkg/apis`.
 
+pub mod bundle;
 pub mod cluster;
+pub mod helm;
 pub mod overrides;
 pub mod subscription;
 
@@ -18,5 +20,7 @@ pub const CLUSTERS_VERSION: &str = "clusters.clusternet.io/v1beta1";
 pub const PROXIES_GROUP: &str = "proxies.clusternet.io";
 /// Our own API group.
 pub const BRANCHLINE_GROUP: &str = "branchline.io";
+/// `apiVersion` of the kinds in [`BRANCHLINE_GROUP`].
+pub const BRANCHLINE_VERSION: &str = "branchline.io/v1alpha1";
 /// Prefix of the dedicated namespace that the hub gives to a new cluster: `clusternet-<cluster name>`.
 pub const DEDICATED_NAMESPACE_PREFIX: &str = "clusternet-";

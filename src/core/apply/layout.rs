@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::inventory::Inventory;
-use super::plan::{Content, Desired, Wanted};
+use super::plan::{Content, Desired, Unrendered, Wanted};
+use crate::core::api::subscription::Feed;
 use crate::core::ids::ObjectId;
 use crate::core::object::Object;
 use crate::core::tree::{EntryMode, TreeEntry, parse_git_tree};
@@ -15,10 +16,11 @@ use crate::core::yaml::{self, Limits};
 
 const DESCRIPTION: &str = "description.yaml";
 const MANIFESTS: &str = "manifests";
+const RELEASES: &str = "releases";
+/// The deployers of Clusternet; `Helm` says that there are releases.
+const DEPLOYERS: [&str; 2] = ["Generic", "Helm"];
 /// Files that are read without the help of other cores.
 const READ_BY_ONE: usize = 64;
-/// The only deployer that this version carries out.
-const GENERIC: &str = "Generic";
 
 /// Content by id, as far as it is at hand.
 #[derive(Debug, Default)]
@@ -72,22 +74,32 @@ pub fn lay_out(root: ObjectId, contents: &Contents, inventory: &Inventory) -> La
         ..=READ_BY_ONE => survey.subs.into_iter().map(|sub| read_sub(sub, contents)).collect(),
         _ => survey.subs.into_par_iter().map(|sub| read_sub(sub, contents)).collect(),
     };
-    for (name, refusal, objects) in read {
-        if let Some(refusal) = refusal {
-            wanted.refused.entry(name.clone()).or_insert(refusal);
+    for read in read {
+        if let Some(refusal) = read.refusal {
+            wanted.refused.entry(read.name.clone()).or_insert(refusal);
         }
-        wanted.objects.extend(objects);
-        wanted.subs.insert(name);
+        wanted.objects.extend(read.objects);
+        wanted.unrendered.extend(read.charts);
+        wanted.subs.insert(read.name);
     }
     Laid::Complete(wanted)
 }
 
-/// A Description's name, why it is refused, and its objects.
-fn read_sub(sub: Sub, contents: &Contents) -> (String, Option<String>, Vec<Desired>) {
-    let (order, refusal) = match order_of(&sub, contents) {
-        Ok(order) => (order, None),
-        Err(refusal) => (HashMap::new(), Some(refusal)),
-    };
+/// A Description with what its files say.
+struct Read {
+    name: String,
+    /// Why it is refused.
+    refusal: Option<String>,
+    objects: Vec<Desired>,
+    charts: Vec<Unrendered>,
+}
+
+fn read_sub(sub: Sub, contents: &Contents) -> Read {
+    let feeds = feeds_of(&sub, contents);
+    let charts = feeds
+        .as_ref()
+        .map_or_else(|_| Ok(Vec::new()), |feeds| unrendered(&sub, feeds));
+    let order = feeds.as_deref().map(places).unwrap_or_default();
     let desired = |file: File| Desired {
         order: order.get(&file.path).copied().unwrap_or(u32::MAX),
         sub: sub.name.clone(),
@@ -99,7 +111,13 @@ fn read_sub(sub: Sub, contents: &Contents) -> (String, Option<String>, Vec<Desir
         blob: file.blob,
     };
     let objects = sub.files.into_iter().map(desired).collect();
-    (sub.name, refusal, objects)
+    let refusal = feeds.as_ref().err().or(charts.as_ref().err()).cloned();
+    Read {
+        name: sub.name,
+        refusal,
+        objects,
+        charts: charts.unwrap_or_default(),
+    }
 }
 
 /// One pass over the directories.
@@ -115,6 +133,8 @@ struct Sub {
     name: String,
     description: Option<ObjectId>,
     files: Vec<File>,
+    /// Names of the files below `releases/`.
+    releases: Vec<String>,
 }
 
 struct File {
@@ -142,6 +162,7 @@ impl Survey {
         let mut sub = Sub {
             description: None,
             files: Vec::new(),
+            releases: Vec::new(),
             name,
         };
         for entry in self.entries(&sub.name, tree, contents) {
@@ -154,6 +175,11 @@ impl Survey {
                         let blob = file.id;
                         sub.files.push(File { path, blob, applied });
                     }
+                }
+                (EntryMode::Directory, name) if name == RELEASES.as_bytes() => {
+                    let names = self.entries(&sub.name, entry.id, contents).into_iter();
+                    sub.releases
+                        .extend(names.map(|file| String::from_utf8_lossy(&file.name).into_owned()));
                 }
                 (_, other) => {
                     let other = String::from_utf8_lossy(other).into_owned();
@@ -168,10 +194,10 @@ impl Survey {
         self.subs.push(sub);
     }
 
-    /// The files that are not applied yet, and the description that gives their order.
+    /// The files that are not applied yet, and the description that gives their order and names the charts.
     fn need_files(&mut self, sub: &Sub, contents: &Contents) {
         let pending: Vec<ObjectId> = sub.files.iter().filter(|file| !file.applied).map(|file| file.blob).collect();
-        let description = sub.description.filter(|_| !pending.is_empty());
+        let description = sub.description.filter(|_| !pending.is_empty() || !sub.releases.is_empty());
         for id in pending.into_iter().chain(description) {
             self.needed.insert(id);
             if contents.get(id).is_none() {
@@ -207,19 +233,24 @@ struct DescriptionFile {
 
 #[derive(Deserialize)]
 struct FeedFile {
+    /// Needed only of a chart.
+    #[serde(flatten)]
+    feed: Option<Feed>,
     #[serde(default)]
     manifest: String,
+    #[serde(default)]
+    release: String,
 }
 
-/// The place of each file among the feeds, or why the Description is refused. Files that it does not name come last.
-fn order_of(sub: &Sub, contents: &Contents) -> Result<HashMap<String, u32>, String> {
+/// The feeds of a Description, as far as its file is needed, or why it is refused.
+fn feeds_of(sub: &Sub, contents: &Contents) -> Result<Vec<FeedFile>, String> {
     let Some(bytes) = sub.description.and_then(|id| contents.get(id)) else {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     };
     let description: Result<DescriptionFile, String> =
         read_one(bytes).and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
     match description {
-        Ok(description) if description.deployer == GENERIC => Ok(places(&description.feeds)),
+        Ok(description) if DEPLOYERS.contains(&description.deployer.as_str()) => Ok(description.feeds),
         Ok(description) => Err(format!(
             "deployer {} is not carried out by this version of the agent",
             description.deployer
@@ -228,6 +259,22 @@ fn order_of(sub: &Sub, contents: &Contents) -> Result<HashMap<String, u32>, Stri
     }
 }
 
+/// The charts of a Description. A release that no feed names is nothing that a hub writes.
+fn unrendered(sub: &Sub, feeds: &[FeedFile]) -> Result<Vec<Unrendered>, String> {
+    let chart = |file: &String| {
+        let named = feeds.iter().find(|feed| feed.release == *file);
+        let feed = named.and_then(|named| named.feed.as_ref());
+        let feed = feed.ok_or_else(|| format!("{DESCRIPTION} does not name {RELEASES}/{file}"))?;
+        Ok(Unrendered {
+            sub: sub.name.clone(),
+            key: feed.key(),
+            api_version: feed.api_version.clone(),
+        })
+    };
+    sub.releases.iter().map(chart).collect()
+}
+
+/// The place of each file among the feeds. Files that the description does not name come last.
 fn places(feeds: &[FeedFile]) -> HashMap<String, u32> {
     let named = feeds.iter().zip(0u32..).filter(|(feed, _)| !feed.manifest.is_empty());
     named
@@ -275,17 +322,22 @@ mod tests {
         id
     }
 
-    fn tree(deployer: &str, extra: bool) -> Tree {
+    fn tree(deployer: &str, extra: Option<(&str, &str)>) -> Tree {
         let mut contents = Contents::default();
         let manifest = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
         let blob = put(&mut contents, ObjectKind::Blob, manifest);
-        let text = format!("deployer: {deployer}\nfeeds:\n- manifest: manifests/other.yaml\n- manifest: configmap_a.yaml\n");
+        let text = format!(
+            "deployer: {deployer}\nfeeds:\n- {{apiVersion: v1, kind: ConfigMap, name: other, manifest: manifests/other.yaml}}\n\
+             - {{apiVersion: v1, kind: ConfigMap, name: a, manifest: configmap_a.yaml}}\n\
+             - {{apiVersion: apps.clusternet.io/v1alpha1, kind: HelmChart, namespace: shop, name: db, release: db.yaml}}\n"
+        );
         let description = put(&mut contents, ObjectKind::Blob, text.as_bytes());
         let bytes = write_git_tree([("configmap_a.yaml", false, blob)]);
         let manifests = put(&mut contents, ObjectKind::Tree, &bytes);
         let mut entries = vec![("description.yaml", false, description), ("manifests", true, manifests)];
-        if extra {
-            entries.push(("releases", true, ObjectId::EMPTY_TREE));
+        if let Some((directory, file)) = extra {
+            let below = put(&mut contents, ObjectKind::Tree, &write_git_tree([(file, false, blob)]));
+            entries.push((directory, true, below));
         }
         let sub = put(&mut contents, ObjectKind::Tree, &write_git_tree(entries));
         let root = put(&mut contents, ObjectKind::Tree, &write_git_tree([("shop.web", true, sub)]));
@@ -307,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_tree_becomes_objects_in_feed_order() {
-        let wanted = complete(&tree("Generic", false));
+        let wanted = complete(&tree("Generic", None));
         assert_eq!(wanted.objects[0].path, "manifests/configmap_a.yaml");
         assert_eq!((wanted.objects[0].order, wanted.refused.len()), (1, 0));
         assert!(matches!(&wanted.objects[0].content, Content::Object(object) if object.name() == "a"));
@@ -317,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_asked_for_level_by_level() {
-        let full = tree("Generic", false);
+        let full = tree("Generic", None);
         let mut known = Contents::default();
         let mut rounds = 0;
         while let Laid::Missing(ids) = lay_out(full.root, &known, &Inventory::default()) {
@@ -329,13 +381,38 @@ mod tests {
 
     #[test]
     fn what_cannot_be_carried_out_is_refused_as_a_whole() {
-        assert!(complete(&tree("Helm", false)).refused["shop.web"].contains("deployer Helm"));
-        assert!(complete(&tree("Generic", true)).refused["shop.web"].contains("releases"));
+        assert!(complete(&tree("Magic", None)).refused["shop.web"].contains("deployer Magic"));
+        assert!(complete(&tree("Generic", Some(("hooks", "a.yaml")))).refused["shop.web"].contains("hooks"));
+        let unnamed = complete(&tree("Helm", Some((RELEASES, "other.yaml"))));
+        assert_eq!(
+            unnamed.refused["shop.web"],
+            "description.yaml does not name releases/other.yaml"
+        );
+    }
+
+    #[test]
+    fn charts_are_named_and_the_other_feeds_laid_out() {
+        let full = tree("Helm", Some((RELEASES, "db.yaml")));
+        let wanted = complete(&full);
+        assert_eq!(wanted.unrendered[0].key.to_string(), "HelmChart.apps.clusternet.io shop/db");
+        assert_eq!((wanted.objects.len(), wanted.refused.len()), (1, 0));
+        let mut inventory = super::super::plan(target(full.root), wanted, &Inventory::default(), &|_, _| {
+            super::super::Scope::Namespaced
+        })
+        .record;
+        inventory
+            .entries
+            .values_mut()
+            .for_each(|entry| entry.applied = Some(full.blob));
+        match lay_out(full.root, &full.contents, &inventory) {
+            Laid::Complete(wanted) => assert_eq!(wanted.unrendered.len(), 1, "also while nothing is left to apply"),
+            Laid::Missing(ids) => panic!("missing {ids:?}"),
+        }
     }
 
     #[test]
     fn only_directories_and_pending_files_are_kept() {
-        let mut full = tree("Generic", false);
+        let mut full = tree("Generic", None);
         full.contents.keep_for(full.root, &Inventory::default());
         assert!(full.contents.get(full.blob).is_some());
         let wanted = complete(&full);

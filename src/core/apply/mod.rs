@@ -25,7 +25,7 @@ pub use inventory::{Entry, Inventory, Position};
 pub use layout::{Contents, Laid, lay_out};
 pub use marks::{DESCRIPTION_ANNOTATION, MANAGED_LABEL, is_ours, mark};
 pub use order::{is_never_pruned, rank_of};
-pub use plan::{Apply, Content, Desired, Plan, Removal, Scope, Step, Target, Wanted, plan};
+pub use plan::{Apply, Content, Desired, Plan, Removal, Scope, Step, Target, Unrendered, Wanted, plan};
 pub use progress::{Done, Finished, Progress};
 pub use report::{Outcomes, Standing, report, reports};
 pub use shards::{BrokenInventory, SHARD_LIMIT, decode_shards, encode_shards};

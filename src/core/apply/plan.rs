@@ -33,6 +33,19 @@ pub struct Wanted {
     pub refused: BTreeMap<String, String>,
     /// Every object.
     pub objects: Vec<Desired>,
+    /// Feeds that are charts, which this version does not render.
+    pub unrendered: Vec<Unrendered>,
+}
+
+/// A chart: nothing of it is written, and it is never called applied.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Unrendered {
+    /// Its Description.
+    pub sub: String,
+    /// The HelmChart.
+    pub key: ObjectKey,
+    /// The HelmChart's `apiVersion`.
+    pub api_version: String,
 }
 
 impl Wanted {
@@ -94,6 +107,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What has failed before anything was sent.
     pub failures: Vec<Failure>,
+    /// Charts, which hold nothing else back.
+    pub unrendered: Vec<Unrendered>,
     /// Every Description of the tree.
     pub subs: BTreeSet<String>,
 }
@@ -148,7 +163,12 @@ pub struct Removal {
 
 /// Compares what is wanted with what was written. `scope` says where kinds live; it is asked with group and kind.
 pub fn plan(target: Target, wanted: Wanted, inventory: &Inventory, scope: &dyn Fn(&str, &str) -> Scope) -> Plan {
-    let Wanted { subs, refused, objects } = wanted;
+    let Wanted {
+        subs,
+        refused,
+        objects,
+        unrendered,
+    } = wanted;
     let sorted = sort_out(objects, &refused, inventory, scope);
     let mut failures: Vec<Failure> = refused.iter().map(|(sub, why)| Failure::of_sub(sub, why)).collect();
     failures.extend(sorted.failures);
@@ -159,7 +179,7 @@ pub fn plan(target: Target, wanted: Wanted, inventory: &Inventory, scope: &dyn F
     record.entries.values().for_each(|entry| {
         record.empty.remove(&entry.sub);
     });
-    let nothing_to_do = steps.is_empty() && failures.is_empty();
+    let nothing_to_do = steps.is_empty() && failures.is_empty() && unrendered.is_empty();
     record.position = Position {
         epoch: target.epoch,
         generation: target.generation,
@@ -170,6 +190,7 @@ pub fn plan(target: Target, wanted: Wanted, inventory: &Inventory, scope: &dyn F
         record,
         steps,
         failures,
+        unrendered,
         subs,
     }
 }

@@ -74,6 +74,10 @@ impl Progress {
             outcomes: Outcomes::default(),
             subs: plan.subs,
         };
+        progress.incomplete = !plan.unrendered.is_empty();
+        plan.unrendered
+            .into_iter()
+            .for_each(|chart| progress.outcomes.leave_out(chart));
         for failure in plan.failures {
             progress.failed_subs.insert(failure.sub.clone());
             match failure.object {

@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inventory::{Entry, Inventory};
+use super::plan::Unrendered;
 use crate::core::ids::ObjectKey;
 use crate::core::status::{DescriptionReport, ObjectOutcome, ObjectReport, Phase};
+
+/// Why a chart is not applied.
+const CHARTS: &str = "charts are not rendered in this version";
 
 /// What happened last to the objects that something happened to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -13,6 +17,8 @@ pub struct Outcomes {
     pub objects: BTreeMap<String, BTreeMap<ObjectKey, Standing>>,
     /// What is wrong with a Description, or with a file of it that is no object.
     pub troubles: BTreeMap<String, Vec<String>>,
+    /// The charts of the last run's tree, with their `apiVersion`.
+    pub charts: BTreeMap<String, BTreeMap<ObjectKey, String>>,
 }
 
 /// Where one object stands.
@@ -29,7 +35,8 @@ pub struct Standing {
 impl Outcomes {
     /// The Descriptions that something happened to.
     pub fn subs(&self) -> BTreeSet<String> {
-        self.objects.keys().chain(self.troubles.keys()).cloned().collect()
+        let all = self.objects.keys().chain(self.troubles.keys());
+        all.chain(self.charts.keys()).cloned().collect()
     }
 
     /// Forgets what went well: the inventory says it too.
@@ -48,6 +55,10 @@ impl Outcomes {
             message,
         };
         self.objects.entry(sub.to_owned()).or_default().insert(key.clone(), standing);
+    }
+
+    pub(super) fn leave_out(&mut self, chart: Unrendered) {
+        self.charts.entry(chart.sub).or_default().insert(chart.key, chart.api_version);
     }
 
     pub(super) fn trouble(&mut self, sub: &str, message: String) {
@@ -91,7 +102,12 @@ fn report_entries<'a>(
             .iter()
             .map(|(key, s)| ObjectReport::about(&s.api_version, key, s.outcome, &s.message)),
     );
-    let (phase, reason) = conclude(&objects, troubles);
+    let charts = outcomes.charts.get(sub).into_iter().flatten();
+    let charts: Vec<ObjectReport> = charts
+        .map(|(key, version)| ObjectReport::about(version, key, ObjectOutcome::NotApplied, CHARTS))
+        .collect();
+    let (phase, reason) = conclude(&objects, troubles, &charts);
+    objects.extend(charts);
     DescriptionReport::bounded(sub, phase, &reason, objects)
 }
 
@@ -104,7 +120,7 @@ fn untouched(applied: bool, kept: bool) -> ObjectOutcome {
     }
 }
 
-fn conclude(objects: &[ObjectReport], troubles: &[String]) -> (Phase, String) {
+fn conclude(objects: &[ObjectReport], troubles: &[String], charts: &[ObjectReport]) -> (Phase, String) {
     let with = |outcome: ObjectOutcome| objects.iter().filter(move |o| o.outcome == outcome);
     if let Some(first) = troubles.first() {
         let more = troubles.len() - 1 + with(ObjectOutcome::Failed).count();
@@ -134,6 +150,9 @@ fn conclude(objects: &[ObjectReport], troubles: &[String]) -> (Phase, String) {
             first.message
         );
         return (Phase::Installing, reason);
+    }
+    if let Some(first) = charts.first() {
+        return (Phase::Failure, format!("{}: NotApplied: {CHARTS}", named(first)));
     }
     match with(ObjectOutcome::NotApplied).next() {
         Some(first) => (Phase::Success, format!("{}: {}", named(first), first.message)),

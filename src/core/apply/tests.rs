@@ -35,6 +35,49 @@ fn scope(_: &str, kind: &str) -> Scope {
     }
 }
 
+#[test]
+fn a_chart_is_never_success_and_holds_nothing_else_back() {
+    let mut cluster = Cluster::new();
+    let chart = Unrendered {
+        sub: "s.a".into(),
+        key: ObjectKey {
+            group: "apps.clusternet.io".into(),
+            kind: "HelmChart".into(),
+            namespace: Some("default".into()),
+            name: "mysql".into(),
+        },
+        api_version: "apps.clusternet.io/v1alpha1".into(),
+    };
+    let with_chart = |objects| Wanted {
+        unrendered: vec![chart.clone()],
+        ..wanted(objects)
+    };
+    let (kept, gone) = (
+        desired("s.a", "ConfigMap", "kept", "1"),
+        desired("s.a", "ConfigMap", "gone", "1"),
+    );
+    let first = run(with_chart(vec![kept.clone(), gone]), Inventory::default(), &mut cluster, 1);
+    assert_eq!(
+        (first.complete, cluster.len(), first.inventory.position.applied),
+        (false, 2, None)
+    );
+    let second = run(with_chart(vec![kept.clone()]), first.inventory, &mut cluster, 2);
+    assert_eq!(cluster.len(), 1, "what was taken out of the Description is deleted");
+    let told = report("s.a", &second.inventory, &second.outcomes);
+    let reason = "HelmChart default/mysql: NotApplied: charts are not rendered in this version";
+    assert_eq!((told.phase, told.reason.as_str()), (Phase::Failure, reason));
+    assert_eq!(told.objects[0].outcome, ObjectOutcome::NotApplied);
+    let plan = plan(target(3), with_chart(vec![kept.clone()]), &second.inventory, &scope);
+    assert_eq!(
+        (plan.steps.len(), plan.record.position.applied),
+        (0, None),
+        "nothing to do, and still not applied"
+    );
+    let third = run(wanted(vec![kept]), second.inventory, &mut cluster, 4);
+    assert!(third.complete);
+    assert_eq!(report("s.a", &third.inventory, &third.outcomes).phase, Phase::Success);
+}
+
 /// One file: `sub kind name content`.
 fn desired(sub: &str, kind: &str, name: &str, content: &str) -> Desired {
     let api_version = match kind {
@@ -57,8 +100,8 @@ fn desired(sub: &str, kind: &str, name: &str, content: &str) -> Desired {
 fn wanted(objects: Vec<Desired>) -> Wanted {
     Wanted {
         subs: objects.iter().map(|o| o.sub.clone()).collect(),
-        refused: BTreeMap::new(),
         objects,
+        ..Wanted::default()
     }
 }
 

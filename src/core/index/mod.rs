@@ -2,8 +2,14 @@
 //!
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
+mod bundle;
+mod cluster;
+mod helm;
+mod inventory;
 mod kinds;
+mod overrides;
 mod parse;
+mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,8 +23,13 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
-pub use kinds::{BrokenOverride, ClusterDefinition, Entry, Override, OverrideKind, PatchKind, Policy, Subscription, quoted};
+pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
+pub use cluster::{ClusterDefinition, InvalidTaint, read_taints};
+pub use helm::{ChartProblem, is_chart, read_chart};
+pub use inventory::{Demand, Demands, FeedInventory, Workload, demands, inventory_of};
+pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
+pub use subscription::{Dynamic, SpreadConstraint, Strategy, Subscriber, Subscription};
 
 /// The file that excludes paths, gitignore syntax, at the configured path's root.
 pub const IGNORE_FILE: &str = ".branchlineignore";
@@ -48,6 +59,16 @@ impl Definition {
             .map_or(self.line, |text| yaml::locate(text, self.line, pointer));
         diagnostic.at(&self.file, line).object(&*self.object)
     }
+
+    /// Whether diagnostics about this object would be placed as those about another definition of the same content.
+    pub fn stands_as(&self, other: &Definition) -> bool {
+        let same_text = match (&self.text, &other.text) {
+            (Some(text), Some(other)) => Arc::ptr_eq(text, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_text && (&self.file, self.line) == (&other.file, other.line)
+    }
 }
 
 /// A kind of ours that is defined, and whether it can be carried out.
@@ -76,12 +97,18 @@ pub struct Snapshot {
     pub feeds: BTreeMap<ObjectKey, Definition>,
     /// Identities that are defined more than once: none of the definitions counts.
     pub duplicates: BTreeSet<ObjectKey>,
+    /// Folders that a Subscription may name.
+    pub bundles: BTreeMap<ObjectKey, Bundle>,
+    /// Feeds of our own kinds that are defined but cannot be carried out; diagnostics say why.
+    pub unusable: BTreeSet<ObjectKey>,
     /// Subscriptions by (namespace, name).
     pub subscriptions: BTreeMap<(String, String), Reading<Subscription>>,
     /// Globalizations and Localizations by (kind, namespace, name); namespace is empty for the former.
     pub overrides: BTreeMap<(OverrideKind, String, String), Reading<Override>>,
     /// Overrides that cannot be carried out but whose feed is known.
     pub broken_overrides: Vec<BrokenOverride>,
+    /// FeedInventories by (namespace, name) of their Subscription.
+    pub inventories: BTreeMap<(String, String), Reading<FeedInventory>>,
     /// ManagedClusters below `hub/`, by name.
     pub clusters: BTreeMap<String, Reading<ClusterDefinition>>,
     /// Whether some file or document could not be parsed, so that absence says nothing.
@@ -110,7 +137,7 @@ fn source_files(files: &FileTree) -> impl Iterator<Item = (&str, &FileEntry, For
         .filter(|(_, entry)| entry.mode == EntryMode::File)
         .filter_map(|(path, entry)| {
             let format = Format::of_path(path)?;
-            (!files.is_ignored(path)).then_some((path.as_str(), entry, format))
+            (!is_kustomization(path) && !files.is_ignored(path)).then_some((path.as_str(), entry, format))
         })
 }
 
@@ -129,6 +156,7 @@ struct Builder {
     definitions: BTreeMap<ObjectKey, Vec<Definition>>,
     hub: Vec<Definition>,
     diagnostics: Vec<Diagnostic>,
+    kustomizations: Vec<String>,
     incomplete: bool,
 }
 
@@ -138,6 +166,10 @@ impl Builder {
             let (what, code) = match entry.mode {
                 EntryMode::Symlink => ("a symbolic link is not followed", "symlink"),
                 EntryMode::Submodule => ("a submodule is not read", "submodule"),
+                EntryMode::File if is_kustomization(path) && !files.is_ignored(path) => {
+                    self.kustomizations.push(path.clone());
+                    continue;
+                }
                 EntryMode::File | EntryMode::Directory => continue,
             };
             if !files.is_ignored(path) && (entry.mode == EntryMode::Submodule || Format::of_path(path).is_some()) {
@@ -198,8 +230,12 @@ impl Builder {
                 self.add_definition(&mut snapshot, key, definition);
             }
         }
+        bundle::link(&mut snapshot, &self.kustomizations, &mut self.diagnostics);
         for definition in std::mem::take(&mut self.hub) {
-            kinds::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+            cluster::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+        }
+        if !snapshot.incomplete {
+            inventory::check_owners(&snapshot, &mut self.diagnostics);
         }
         (snapshot, self.diagnostics)
     }
@@ -220,6 +256,7 @@ impl Builder {
         let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
         match (key.group.as_str(), key.kind.as_str()) {
             (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
+            (APPS_GROUP, "FeedInventory") => drop(snapshot.inventories.insert(place, Reading::Unreadable)),
             (APPS_GROUP, kind) => {
                 if let Some(kind) = OverrideKind::of(kind) {
                     snapshot.overrides.insert((kind, place.0, place.1), Reading::Unreadable);
@@ -231,16 +268,18 @@ impl Builder {
 
     fn add_definition(&mut self, snapshot: &mut Snapshot, key: ObjectKey, definition: Definition) {
         match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP, "Subscription") => kinds::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
+            (APPS_GROUP, "Subscription") => subscription::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
+            (APPS_GROUP, "FeedInventory") => inventory::add_inventory(snapshot, &key, &definition, &mut self.diagnostics),
             (APPS_GROUP, kind @ ("Localization" | "Globalization")) => {
                 let kind = if kind == "Localization" {
                     OverrideKind::Localization
                 } else {
                     OverrideKind::Globalization
                 };
-                kinds::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
+                overrides::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
             }
-            (APPS_GROUP, "HelmChart") | (BRANCHLINE_GROUP, "Bundle") => drop(snapshot.feeds.insert(key, definition)),
+            (APPS_GROUP, "HelmChart") => helm::add_chart(snapshot, key, definition, &mut self.diagnostics),
+            (BRANCHLINE_GROUP, "Bundle") => bundle::add_bundle(snapshot, key, definition, &mut self.diagnostics),
             (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),
             _ => drop(snapshot.feeds.insert(key, definition)),
         }
@@ -263,11 +302,14 @@ fn misplaced(definition: &Definition) -> Diagnostic {
 
 /// The identity under which an object is looked up. Kinds of ours that live in a namespace are in `default` where none is given,
 /// as kubectl would place them.
-fn identity(object: &Object) -> ObjectKey {
-    let mut key = object.key();
+pub fn identity(object: &Object) -> ObjectKey {
+    with_default_namespace(object.key())
+}
+
+fn with_default_namespace(mut key: ObjectKey) -> ObjectKey {
     if key.group == APPS_GROUP && key.kind == "Globalization" {
         key.namespace = None;
-    } else if key.group == APPS_GROUP {
+    } else if key.group == APPS_GROUP || is_bundle(&key) {
         key.namespace.get_or_insert_with(|| "default".to_owned());
     }
     key

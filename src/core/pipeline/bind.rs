@@ -1,14 +1,16 @@
 //! Placements → Descriptions: renders each feed for each bound cluster, keeps what is held, and gives every object one owner per cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::dividing::ShareOverrides;
+use super::feeds::{Resolved, resolve};
 use super::overrides::OverrideIndex;
 use super::{Findings, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Policy, Snapshot, Subscription};
+use crate::core::index::{Definition, Override, Policy};
 use crate::core::render::{self, AppliedOverride, RenderCache};
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -30,21 +32,23 @@ struct Candidate {
     applied: Vec<AppliedOverride>,
 }
 
+impl Candidate {
+    fn of_bundle(mut self, bundle: Option<&String>) -> Self {
+        self.state.bundle = bundle.cloned();
+        self
+    }
+}
+
 /// One Subscription's feeds for one cluster.
 struct Draft<'a> {
     placed: &'a Placed,
     candidates: Vec<Candidate>,
 }
 
-/// A Subscription's feeds looked up once for all clusters; `None` is a feed that is held. A Subscription that is held whole has none.
-struct Resolved<'a> {
-    placed: &'a Placed,
-    feeds: Vec<(Feed, Option<&'a Definition>)>,
-}
-
 struct Binder<'a> {
     inputs: &'a Inputs<'a>,
     overrides: &'a OverrideIndex<'a>,
+    shares: ShareOverrides<'a>,
     cache: &'a mut RenderCache,
     findings: &'a mut Findings,
     descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
@@ -69,13 +73,15 @@ pub(super) fn bind_all(
     for (index, placed) in placements.iter().enumerate() {
         placed
             .placement
+            .bound
             .clusters
-            .iter()
+            .keys()
             .for_each(|cluster| per_cluster.entry(cluster).or_default().push(index));
     }
     let mut binder = Binder {
         inputs,
         overrides,
+        shares: ShareOverrides::default(),
         cache,
         findings,
         descriptions: HashMap::new(),
@@ -92,62 +98,8 @@ pub(super) fn bind_all(
     binder.bound
 }
 
-fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: &mut Findings) -> Resolved<'a> {
-    let Some(subscription) = &placed.subscription else {
-        return Resolved {
-            placed,
-            feeds: Vec::new(),
-        };
-    };
-    let feeds = subscription.feeds.iter().map(|feed| {
-        let found = snapshot
-            .feeds
-            .get(&feed.key())
-            .filter(|definition| definition.object.api_version() == feed.api_version);
-        if found.is_none() {
-            findings.add(missing_feed(snapshot, subscription, feed));
-        }
-        (feed.clone(), found)
-    });
-    Resolved {
-        placed,
-        feeds: feeds.collect(),
-    }
-}
-
-fn missing_feed(snapshot: &Snapshot, subscription: &Subscription, feed: &Feed) -> Diagnostic {
-    let key = feed.key();
-    let (message, hint) = if snapshot.duplicates.contains(&key) {
-        (
-            format!("{feed} is defined more than once, so none of the definitions counts"),
-            "keep one of them".to_owned(),
-        )
-    } else if let Some(other) = snapshot.feeds.get(&key) {
-        let stated = other.object.api_version();
-        (
-            format!("{feed} is defined with apiVersion {stated}, not {}", feed.api_version),
-            format!("write apiVersion: {stated} in the feed"),
-        )
-    } else {
-        let same = |other: &&crate::core::ids::ObjectKey| other.kind == key.kind && other.name == key.name;
-        let hint = match snapshot.feeds.keys().find(same) {
-            Some(near) => format!("there is {near}; check the feed's namespace and group"),
-            None => "add the object, or take it out of feeds".to_owned(),
-        };
-        (
-            format!("no file defines the feed {feed}; clusters that have it keep it"),
-            hint,
-        )
-    };
-    let pointer = feed_pointer(subscription, feed);
-    subscription.definition.locate(
-        Diagnostic::error("missing-feed", message).field(&*pointer).hint(hint),
-        &pointer,
-    )
-}
-
-impl Binder<'_> {
-    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'_>]) {
+impl<'a> Binder<'a> {
+    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'a>]) {
         let mut drafts: Vec<(usize, Draft<'_>)> = Vec::with_capacity(subscriptions.len());
         for index in subscriptions {
             drafts.push((*index, self.draft(cluster, &resolved[*index])));
@@ -169,33 +121,70 @@ impl Binder<'_> {
         }
     }
 
-    fn draft<'p>(&mut self, cluster: &Cluster, resolved: &Resolved<'p>) -> Draft<'p> {
+    fn draft(&mut self, cluster: &Cluster, resolved: &Resolved<'a>) -> Draft<'a> {
         let directory = &resolved.placed.directory;
         let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
         let provenance = self.inputs.previous.provenance_of(&cluster.namespace, directory).cloned();
-        let mut candidates = Vec::with_capacity(resolved.feeds.len());
+        let mut candidates = Vec::new();
         if resolved.placed.subscription.is_none() {
             let feeds = previous.iter().flat_map(|previous| &previous.feeds).map(|state| &state.feed);
             let before = |feed| provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
             candidates.extend(feeds.filter_map(|feed| held(feed, previous.as_deref(), before(feed))));
         }
-        for (feed, source) in &resolved.feeds {
+        resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            let rendered = source.and_then(|source| self.render(cluster, feed, source, before));
-            candidates.extend(rendered.or_else(|| held(feed, previous.as_deref(), before)));
-        }
+            let rendered = source.and_then(|(source, demand)| {
+                let share = self.shares.of(resolved.placed, feed, demand, cluster);
+                self.render(cluster, feed, source, before, share)
+            });
+            let candidate = rendered.or_else(|| held(feed, previous.as_deref(), before));
+            candidates.extend(candidate.map(|candidate| candidate.of_bundle(bundle)));
+        });
+        self.keep_one_each(resolved.placed, &mut candidates);
         Draft {
             placed: resolved.placed,
             candidates,
         }
     }
 
-    fn render(&mut self, cluster: &Cluster, feed: &Feed, source: &Definition, before: &[AppliedOverride]) -> Option<Candidate> {
+    /// Two feeds of one Subscription may end as the same object, where an override moves one to another namespace: the first has it.
+    fn keep_one_each(&mut self, placed: &Placed, candidates: &mut Vec<Candidate>) {
+        let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.state.path.as_str()).collect();
+        if distinct.len() == candidates.len() {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        let again: Vec<FeedState> = candidates
+            .extract_if(.., |candidate| !seen.insert(candidate.state.path.clone()))
+            .map(|candidate| candidate.state)
+            .collect();
+        for (state, subscription) in again.iter().zip(std::iter::repeat(placed.subscription.as_ref()).flatten()) {
+            let message = format!(
+                "{} ends as {}, which another feed of this Subscription is already",
+                state.feed, state.path
+            );
+            let pointer = feed_pointer(subscription, &state.feed);
+            let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
+            let hint = "let overrides move only one of them there";
+            self.findings
+                .add(subscription.definition.locate(diagnostic.hint(hint), &pointer));
+        }
+    }
+
+    fn render(
+        &mut self,
+        cluster: &Cluster,
+        feed: &Feed,
+        source: &Definition,
+        before: &[AppliedOverride],
+        share: Option<Arc<Override>>,
+    ) -> Option<Candidate> {
         let key = feed.key();
         if self.overrides.holds(&key, cluster, before) {
             return None;
         }
-        let applying = self.overrides.applying(&key, cluster);
+        let mut applying = self.overrides.applying(&key, cluster);
+        applying.extend(share);
         let rendered = self.cache.render(source, &applying, self.inputs.settings);
         self.findings.extend(rendered.diagnostics.iter().cloned());
         let manifest = rendered.manifest.as_ref()?;
@@ -206,7 +195,8 @@ impl Binder<'_> {
         let state = FeedState {
             feed: feed.clone(),
             digest: render::input_digest(feed, source.digest, now),
-            manifest: manifest.file.clone(),
+            path: manifest.path.clone(),
+            bundle: None,
         };
         let leaf = Leaf {
             id: manifest.id,
@@ -226,7 +216,7 @@ impl Binder<'_> {
             draft
                 .candidates
                 .iter()
-                .for_each(|candidate| claims.entry(&candidate.state.manifest).or_default().push(position));
+                .for_each(|candidate| claims.entry(&candidate.state.path).or_default().push(position));
         }
         let contested: Vec<(String, Vec<usize>)> = claims
             .into_iter()
@@ -244,7 +234,7 @@ impl Binder<'_> {
             let winner_name = subscription_name(drafts[winner].1.placed);
             for loser in claimants.into_iter().filter(|position| *position != winner) {
                 let (index, draft) = &mut drafts[loser];
-                draft.candidates.retain(|candidate| candidate.state.manifest != file);
+                draft.candidates.retain(|candidate| candidate.state.path != file);
                 self.conflicts
                     .entry((*index, file.clone(), winner_name.clone()))
                     .or_default()
@@ -283,10 +273,10 @@ impl Binder<'_> {
                 .feeds
                 .iter()
                 .find(|known| known.feed.key() == candidate.state.feed.key());
-            let kept = kept.and_then(|known| previous.manifests.get(&known.manifest));
+            let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
                 self.bound.pending.insert(Pending {
-                    cluster: cluster.namespace.clone(),
+                    cluster: cluster.namespace.to_string(),
                     subscription: subscription_name(draft.placed),
                     feed: candidate.state.feed.to_string(),
                 });
@@ -299,7 +289,7 @@ impl Binder<'_> {
             let Some(subscription) = &placements[index].subscription else {
                 continue;
             };
-            let object = file.trim_end_matches(".yaml");
+            let object = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
             let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = clusters.len().saturating_sub(3);
             let more = if more > 0 {
@@ -316,7 +306,7 @@ impl Binder<'_> {
 }
 
 fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value: Arc<T>) {
-    map.entry(cluster.namespace.clone())
+    map.entry(cluster.namespace.to_string())
         .or_default()
         .insert(directory.to_owned(), value);
 }
@@ -328,14 +318,14 @@ fn subscription_name(placed: &Placed) -> String {
 fn owns(previous: &State, cluster: &Cluster, directory: &str, file: &str) -> bool {
     previous
         .description(&cluster.namespace, directory)
-        .is_some_and(|description| description.manifests.contains_key(file))
+        .is_some_and(|description| description.files.contains_key(file))
 }
 
 /// The feed as the previous state has it; nothing where it was never delivered.
 fn held(feed: &Feed, previous: Option<&DescriptionState>, before: &[AppliedOverride]) -> Option<Candidate> {
     let previous = previous?;
     let state = previous.feeds.iter().find(|known| known.feed.key() == feed.key())?;
-    let leaf = previous.manifests.get(&state.manifest)?.clone();
+    let leaf = previous.files.get(&state.path)?.clone();
     Some(Candidate {
         state: state.clone(),
         leaf,
@@ -347,8 +337,13 @@ fn description_digest(candidates: &[Candidate]) -> ObjectId {
     let mut text = String::from("v1");
     candidates
         .iter()
-        .for_each(|candidate| text.push_str(&format!(" {}", candidate.state.digest)));
+        .for_each(|candidate| text.push_str(&format!(" {}{}", candidate.state.digest, of_bundle(&candidate.state))));
     ObjectId::hash(ObjectKind::Blob, text.as_bytes())
+}
+
+/// The Bundle as a part of digests; without one they are what they were before there were Bundles.
+fn of_bundle(state: &FeedState) -> String {
+    state.bundle.as_ref().map(|bundle| format!("@{bundle}")).unwrap_or_default()
 }
 
 /// Names everything that a Description and its provenance are made from, so that clusters with equal content share both.
@@ -356,8 +351,11 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
     let mut text = String::new();
     for candidate in candidates {
         text.push_str(&format!(
-            "{} {} {}\n",
-            candidate.state.digest, candidate.state.manifest, candidate.leaf.id
+            "{}{} {} {}\n",
+            candidate.state.digest,
+            of_bundle(&candidate.state),
+            candidate.state.path,
+            candidate.leaf.id
         ));
         for applied in &candidate.applied {
             text.push_str(&format!("{} {} {}\n", applied.kind, applied.namespace, applied.name));
@@ -372,11 +370,11 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
 
 fn build_description(digest: ObjectId, candidates: &[Candidate]) -> DescriptionState {
     let feeds = candidates.iter().map(|candidate| candidate.state.clone()).collect();
-    let manifests = candidates
+    let files = candidates
         .iter()
-        .map(|candidate| (candidate.state.manifest.clone(), candidate.leaf.clone()))
+        .map(|candidate| (candidate.state.path.clone(), candidate.leaf.clone()))
         .collect();
-    describe(digest, feeds, manifests)
+    describe(digest, feeds, files)
 }
 
 fn build_provenance(candidates: &[Candidate]) -> ProvenanceState {

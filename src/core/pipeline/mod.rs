@@ -4,21 +4,23 @@
 //! Held, not removed: what git cannot say at the moment (a file that does not parse, a missing feed, a broken patch) keeps its last result.
 
 mod bind;
+mod dividing;
+mod feeds;
 mod fleet;
 mod overrides;
+mod placing;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::index::{Reading, Snapshot, Subscription};
+use crate::core::index::{Snapshot, Subscription};
 use crate::core::render::{RenderCache, RenderSettings};
-use crate::core::schedule::{self, Fleet, Placement};
-use crate::core::state::{State, SubscriptionState, description_directory};
+use crate::core::state::State;
 
 pub use fleet::{FleetResult, derive as derive_fleet};
 pub use overrides::nearest;
+pub use placing::{Placed, verify};
 
 /// What a run starts from.
 pub struct Inputs<'a> {
@@ -51,6 +53,8 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
     /// ApplyLater changes that wait.
     pub pending: Vec<Pending>,
+    /// How every Subscription was placed.
+    pub placed: Vec<Placed>,
 }
 
 /// Runs the pure core once.
@@ -58,12 +62,12 @@ pub fn run(inputs: &Inputs<'_>, cache: &mut RenderCache) -> Outcome {
     cache.begin_run();
     let mut findings = Findings::default();
     findings.extend(inputs.fleet.diagnostics.iter().cloned());
-    let placements = place_all(inputs, &mut findings);
+    let placements = placing::place_all(inputs, &mut findings);
     let overrides = overrides::OverrideIndex::build(inputs.snapshot, &inputs.fleet.fleet, &mut findings);
     let bound = bind::bind_all(inputs, &placements, &overrides, cache, &mut findings);
     let subscriptions = placements
         .iter()
-        .map(|placed| (placed.key.clone(), status(&placed.placement, &inputs.fleet.fleet)))
+        .map(|placed| (placed.key.clone(), placing::status(placed)))
         .collect();
     let state = State {
         clusters: bound.clusters,
@@ -76,6 +80,7 @@ pub fn run(inputs: &Inputs<'_>, cache: &mut RenderCache) -> Outcome {
         state,
         diagnostics: findings.into_vec(),
         pending: bound.pending.into_iter().collect(),
+        placed: placements,
     }
 }
 
@@ -96,111 +101,6 @@ impl Findings {
 
     fn into_vec(self) -> Vec<Diagnostic> {
         self.diagnostics.into_iter().collect()
-    }
-}
-
-/// A Subscription with its placement; without a definition it is held whole.
-struct Placed {
-    key: (String, String),
-    directory: String,
-    subscription: Option<Arc<Subscription>>,
-    placement: Placement,
-}
-
-fn place_all(inputs: &Inputs<'_>, findings: &mut Findings) -> Vec<Placed> {
-    let mut placed = Vec::new();
-    for (key, reading) in &inputs.snapshot.subscriptions {
-        let previous = previous_clusters(inputs.previous, key);
-        let (subscription, placement) = match reading {
-            Reading::Unreadable => (None, schedule::hold(&inputs.fleet.fleet, &previous)),
-            Reading::Valid(subscription) => {
-                let placement = schedule::place(subscription, &inputs.fleet.fleet, &previous);
-                report_placement(subscription, &placement, findings);
-                (Some(subscription.clone()), placement)
-            }
-        };
-        placed.push(Placed {
-            directory: description_directory(&key.0, &key.1),
-            key: key.clone(),
-            subscription,
-            placement,
-        });
-    }
-    if inputs.snapshot.incomplete {
-        hold_undefined(inputs, &mut placed, findings);
-    }
-    placed.sort_by(|a, b| a.key.cmp(&b.key));
-    placed
-}
-
-/// While some file does not parse, a Subscription that no parsed file defines may stand in it.
-fn hold_undefined(inputs: &Inputs<'_>, placed: &mut Vec<Placed>, findings: &mut Findings) {
-    for key in inputs
-        .previous
-        .subscriptions
-        .keys()
-        .filter(|key| !inputs.snapshot.subscriptions.contains_key(*key))
-    {
-        let message = "no file that parses defines this Subscription; it keeps its last result";
-        let object = format!("Subscription.apps.clusternet.io {}/{}", key.0, key.1);
-        let hint = "correct the files that do not parse; to remove it, remove it in a tree that parses";
-        findings.add(Diagnostic::error("held", message).object(object).hint(hint));
-        let placement = schedule::hold(&inputs.fleet.fleet, &previous_clusters(inputs.previous, key));
-        placed.push(Placed {
-            directory: description_directory(&key.0, &key.1),
-            key: key.clone(),
-            subscription: None,
-            placement,
-        });
-    }
-}
-
-fn previous_clusters(previous: &State, key: &(String, String)) -> BTreeSet<String> {
-    previous
-        .subscriptions
-        .get(key)
-        .map(|state| state.bindings.keys().cloned().collect())
-        .unwrap_or_default()
-}
-
-fn report_placement(subscription: &Subscription, placement: &Placement, findings: &mut Findings) {
-    let definition = &subscription.definition;
-    let pointer = "/spec/subscribers";
-    if placement.kept {
-        let message = format!(
-            "no cluster matches any more; the last placement on {} clusters stays",
-            placement.clusters.len()
-        );
-        let hint = "correct the selector; to undeploy, delete the Subscription";
-        findings.add(definition.locate(
-            Diagnostic::error("placement-kept", message).field(pointer).hint(hint),
-            pointer,
-        ));
-    } else if placement.clusters.is_empty() {
-        let diagnostic = Diagnostic::warning("no-cluster-matches", "no cluster matches").field(pointer);
-        findings.add(definition.locate(
-            diagnostic.hint("compare the selector with the labels of the ManagedClusters"),
-            pointer,
-        ));
-    }
-}
-
-fn status(placement: &Placement, fleet: &Fleet) -> SubscriptionState {
-    let name = |namespace: &String| {
-        fleet
-            .clusters
-            .get(namespace)
-            .map(|cluster| cluster.name.clone())
-            .unwrap_or_default()
-    };
-    let bindings: BTreeMap<String, String> = placement
-        .clusters
-        .iter()
-        .map(|namespace| (namespace.clone(), name(namespace)))
-        .collect();
-    SubscriptionState {
-        bindings,
-        excluded: placement.excluded.clone(),
     }
 }
 

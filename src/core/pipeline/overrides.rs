@@ -30,15 +30,17 @@ impl<'a> OverrideIndex<'a> {
         let mut valid: Vec<&'a Arc<Override>> = snapshot.overrides.values().filter_map(Reading::valid).collect();
         valid.sort_by_key(|applied| (applied.priority, applied.namespace.clone(), applied.name.clone()));
         for applied in valid {
-            if !snapshot.feeds.contains_key(&applied.feed) && !snapshot.incomplete {
+            let defined = snapshot.feeds.contains_key(&applied.feed) || snapshot.unusable.contains(&applied.feed);
+            if !defined && !snapshot.incomplete {
                 findings.add(for_no_feed(applied, snapshot));
             }
             match applied.kind {
                 OverrideKind::Globalization => index.global.entry(&applied.feed).or_default().push(applied.clone()),
+                OverrideKind::Dividing => {}
                 OverrideKind::Localization => {
                     let key = (&applied.feed, applied.namespace.as_str());
                     index.local.entry(key).or_default().push(applied.clone());
-                    if !fleet.clusters.contains_key(&applied.namespace) {
+                    if !fleet.clusters.contains_key(applied.namespace.as_str()) {
                         findings.add(for_no_cluster(applied, fleet));
                     }
                 }
@@ -59,7 +61,7 @@ impl<'a> OverrideIndex<'a> {
                 .is_none_or(|selector| selector.matches(&cluster.labels))
         };
         let global = self.global.get(feed).into_iter().flatten().filter(matches);
-        let local = self.local.get(&(feed, cluster.namespace.as_str())).into_iter().flatten();
+        let local = self.local.get(&(feed, &*cluster.namespace)).into_iter().flatten();
         global.chain(local).cloned().collect()
     }
 
@@ -91,7 +93,8 @@ impl<'a> OverrideIndex<'a> {
 
 fn is_for(broken: &BrokenOverride, cluster: &Cluster) -> bool {
     match broken.kind {
-        OverrideKind::Localization => broken.namespace == cluster.namespace,
+        OverrideKind::Localization => *broken.namespace == *cluster.namespace,
+        OverrideKind::Dividing => false,
         OverrideKind::Globalization => broken
             .selector
             .as_ref()
@@ -120,7 +123,7 @@ fn for_no_cluster(applied: &Override, fleet: &Fleet) -> Diagnostic {
         "no cluster has the dedicated namespace {:?}, so the Localization is for nobody",
         applied.namespace
     );
-    let hint = match nearest(&applied.namespace, fleet.clusters.keys().map(String::as_str)) {
+    let hint = match nearest(&applied.namespace, fleet.clusters.keys().map(|namespace| &**namespace)) {
         names if names.is_empty() => {
             "no cluster is registered yet; a Localization may be written before its cluster joins".to_owned()
         }

@@ -1,10 +1,12 @@
 //! The pure core as people see it: source files and clusters in, the state branch's files and diagnostics out.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bundles;
+mod charts;
+mod properties;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::core::ids::{ObjectId, ObjectKind};
@@ -13,6 +15,8 @@ use crate::core::schedule::Cluster;
 use crate::core::state::{self, ClusterRecord};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::Limits;
+
+mod dividing;
 
 /// A repository and a fleet that change from run to run.
 #[derive(Default)]
@@ -81,6 +85,7 @@ impl World {
             settings: RenderSettings::default(),
         };
         let mut outcome = run(&inputs, &mut self.cache);
+        assert_eq!(verify(&inputs, &outcome), [], "the independent checker");
         diagnostics.append(&mut outcome.diagnostics);
         outcome.diagnostics = diagnostics;
         outcome
@@ -275,6 +280,33 @@ fn overrides_apply_in_clusternets_order() {
 }
 
 #[test]
+fn equal_priorities_go_by_name_and_higher_ones_come_last() {
+    let mut world = web();
+    let mut order = Vec::new();
+    for (name, priority) in [("z", 7), ("b", 500), ("a", 500), ("m", 1000)] {
+        let patch = format!(r#"{{"data":{{"key":"{name}"}}}}"#);
+        world.write(
+            &format!("{name}.yaml"),
+            &localization(name, "ApplyNow", priority, "MergePatch", &patch),
+        );
+    }
+    for name in ["m", "b", "a", "z"] {
+        world.run();
+        order.push(
+            world
+                .text(EAST)
+                .lines()
+                .find(|line| line.contains("key:"))
+                .unwrap()
+                .trim()
+                .to_owned(),
+        );
+        world.remove(&format!("{name}.yaml"));
+    }
+    assert_eq!(order, ["key: m", "key: b", "key: a", "key: z"]);
+}
+
+#[test]
 fn a_bad_patch_holds_only_its_feed_in_its_clusters() {
     let mut world = web();
     world
@@ -295,10 +327,13 @@ fn a_bad_patch_holds_only_its_feed_in_its_clusters() {
     assert_eq!(world.codes(), [("patch-failure", "l.yaml", 9)]);
     assert_eq!(world.paths().len(), 4, "the other feed goes on");
     world
-        .write("l.yaml", &localization("l", "ApplyNow", 1, "FieldMergePatch", "a: b"))
+        .write("l.yaml", &localization("l", "ApplyNow", 1, "StrategicMergePatch", "a: b"))
         .run();
-    assert!(world.text(EAST).contains("one"), "an unsupported override holds its feed");
-    assert_eq!(world.codes()[0].0, "unsupported");
+    assert!(
+        world.text(EAST).contains("one"),
+        "an override of no known type holds its feed"
+    );
+    assert_eq!(world.codes(), [("invalid-field", "l.yaml", 10)]);
 }
 
 #[test]
@@ -344,18 +379,149 @@ fn a_missing_path_skips_the_entry_with_a_warning() {
 }
 
 #[test]
-fn apply_later_waits_for_the_next_change() {
+fn a_finding_follows_the_text_that_it_is_about() {
+    let mut world = web();
+    let skipped = localization("l", "ApplyNow", 1, "JSONPatch", r#"[{"op":"remove","path":"/spec/none"}]"#);
+    world.write("l.yaml", &skipped).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    let before = state::build(&world.state).root;
+    world.write("l.yaml", &format!("# why\n\n{skipped}")).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 11)]);
+    world
+        .write("l.yaml", &skipped.replace("  priority", "\n  # more\n  priority"))
+        .run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 11)]);
+    world.remove("l.yaml").write("moved.yaml", &skipped).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "moved.yaml", 9)]);
+    assert_eq!(state::build(&world.state).root, before);
+}
+
+/// Each dialect with a patch that sets `/data/key` to `later`.
+const DIALECTS: [(&str, &str); 5] = [
+    ("Helm", r#"{"data":{"key":"later"}}"#),
+    ("MergePatch", r#"{"data":{"key":"later"}}"#),
+    ("JSONPatch", r#"[{"op":"replace","path":"/data/key","value":"later"}]"#),
+    ("FieldMergePatch", r#"{"key":"later"}"#),
+    ("FieldJSONPatch", r#"[{"op":"replace","path":"/key","value":"later"}]"#),
+];
+
+/// A Localization of any type; the Field types patch the YAML text in `/data/conf`.
+fn patching(policy: &str, patch_type: &str, value: &str) -> String {
+    let field = "    fieldPath: /data/conf\n    fieldFormat: YAML\n";
+    localization("l", policy, 1, patch_type, value) + if patch_type.starts_with("Field") { field } else { "" }
+}
+
+fn with_conf(value: &str) -> String {
+    config("web", value).replace("data: {key", "data: {conf: 'key: one', key")
+}
+
+#[test]
+fn apply_later_waits_for_the_next_change_in_every_dialect() {
+    for (patch_type, value) in DIALECTS {
+        let mut world = web();
+        world.write("web.yaml", &with_conf("one")).run();
+        world.write("l.yaml", &patching("ApplyLater", patch_type, value)).run();
+        assert!(!world.text(EAST).contains("later"), "{patch_type}");
+        assert_eq!(world.pending.len(), 1, "{patch_type}");
+        world.write("web.yaml", &with_conf("two")).run();
+        assert!(world.text(EAST).contains("key: later") && world.pending.is_empty());
+        world.write("l.yaml", &patching("ApplyNow", patch_type, value)).run();
+        world.remove("l.yaml").run();
+        assert!(
+            !world.text(EAST).contains("later"),
+            "removing the override removes its effect: {patch_type}"
+        );
+    }
+}
+
+#[test]
+fn provenance_names_every_field_in_every_dialect() {
+    for (patch_type, value) in DIALECTS {
+        let mut world = web();
+        world
+            .write("web.yaml", &with_conf("one"))
+            .write("l.yaml", &patching("ApplyNow", patch_type, value))
+            .run();
+        assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+        let field = if patch_type.starts_with("Field") {
+            "/data/conf"
+        } else {
+            "/data/key"
+        };
+        let provenance = world.text("provenance/clusternet-east/apps.web.yaml");
+        assert!(provenance.contains(&format!("- {field}\n")), "{patch_type}: {provenance}");
+    }
+}
+
+#[test]
+fn entries_without_effect_stand_in_the_provenance_too() {
+    let mut world = web();
+    let blank =
+        "  - name: blank\n    type: Helm\n    value: ' '\n  - name: comment\n    type: MergePatch\n    value: '# later'\n";
+    let skipped = localization(
+        "skipped",
+        "ApplyNow",
+        1,
+        "JSONPatch",
+        r#"[{"op":"remove","path":"/spec/none"}]"#,
+    );
+    world.write("l.yaml", &(skipped + blank)).run();
+    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    let provenance = world.text("provenance/clusternet-east/apps.web.yaml");
+    for name in ["skipped", "blank", "comment"] {
+        assert!(provenance.contains(&format!("name: {name}")), "{provenance}");
+    }
+    assert!(!provenance.contains("fields:\n"), "{provenance}");
+}
+
+#[test]
+fn values_of_overrides_are_read_as_kubectl_reads_yaml() {
     let mut world = web();
     world
         .write(
             "l.yaml",
-            &localization("l", "ApplyLater", 1, "MergePatch", r#"{"data":{"key":"later"}}"#),
+            &localization("l", "ApplyNow", 1, "MergePatch", "{immutable: yes, data: {mode: 0644}}"),
         )
         .run();
+    assert!(world.text(EAST).contains("immutable: true"), "{}", world.text(EAST));
+    assert!(world.text(EAST).contains("mode: 420"), "{}", world.text(EAST));
+}
+
+#[test]
+fn a_field_patch_says_what_is_missing_or_malformed() {
+    let mut world = web();
+    let bare = localization("l", "ApplyNow", 1, "FieldMergePatch", "{a: 1}");
+    world.write("l.yaml", &bare).run();
+    let codes = [("invalid-field", "l.yaml", 9), ("invalid-field", "l.yaml", 9)];
+    assert_eq!(world.codes(), codes, "{:?}", world.diagnostics);
+    assert!(world.diagnostics[0].message.contains("fieldPath") && world.diagnostics[1].message.contains("fieldFormat"));
+    let malformed = format!("{bare}    fieldPath: data.key\n    fieldFormat: TOML\n");
+    world.write("l.yaml", &malformed).run();
+    assert_eq!(
+        world.codes(),
+        [("invalid-field", "l.yaml", 12), ("invalid-field", "l.yaml", 13)]
+    );
+    let missing = format!("{bare}    fieldPath: /data/none\n    fieldFormat: JSON\n");
+    world.write("l.yaml", &missing).run();
+    assert_eq!(world.codes(), [("patch-failure", "l.yaml", 9)]);
+    assert_eq!(world.diagnostics[0].field, "/data/none");
     assert!(world.text(EAST).contains("key: one"));
-    assert_eq!(world.pending.len(), 1);
-    world.write("web.yaml", &config("web", "two")).run();
-    assert!(world.text(EAST).contains("key: later") && world.pending.is_empty());
+}
+
+#[test]
+fn a_patch_of_the_wrong_shape_is_reported_without_any_cluster() {
+    let mut world = World::new(&[]);
+    let entries = "  - {name: list, type: MergePatch, value: '[1]'}\n  - {name: map, type: JSONPatch, value: '{a: 1}'}\n\
+                   \x20 - {name: text, type: Helm, value: words}\n";
+    world.write("web.yaml", &config("web", "one"));
+    world
+        .write(
+            "l.yaml",
+            &(localization("l", "ApplyNow", 1, "MergePatch", "{a: 1}") + entries),
+        )
+        .run();
+    let lines: Vec<u64> = world.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.line).collect();
+    assert_eq!(lines, [12, 13, 14], "{:?}", world.diagnostics);
 }
 
 #[test]
@@ -380,8 +546,8 @@ fn one_object_has_one_owner_per_cluster() {
 #[test]
 fn unsupported_and_unknown_fields_hold_the_subscription() {
     let mut world = web();
-    let dividing = subscription("web", "{tier: edge}", &["web"]).replace("spec:\n", "spec:\n  schedulingStrategy: Dividing\n");
-    world.write("sub.yaml", &dividing).run();
+    let other = subscription("web", "{tier: edge}", &["web"]).replace("spec:\n", "spec:\n  schedulerName: mine\n");
+    world.write("sub.yaml", &other).run();
     assert_eq!(world.codes(), [("unsupported", "sub.yaml", 5)]);
     assert_eq!(world.paths(), [EAST, WEST]);
     let typo = subscription("web", "{tier: edge}", &["web"]).replace("matchLabels", "matchLabel");
@@ -451,57 +617,4 @@ fn a_state_read_back_is_the_state() {
         state::build(&world.state).root,
         "a restart is a no-op"
     );
-}
-
-/// One edit of a small repository.
-fn edit() -> impl Strategy<Value = (String, Option<String>)> {
-    let feed = (0..3u8, 0..3u8).prop_map(|(n, v)| (format!("c{n}.yaml"), Some(config(&format!("c{n}"), &format!("v{v}")))));
-    let selectors = prop::sample::select(vec!["{env: prod}", "{tier: edge}", "{env: none}"]);
-    let sub = (0..2u8, selectors, prop::collection::btree_set(0..3u8, 0..3)).prop_map(|(n, selector, feeds)| {
-        let names: Vec<String> = feeds.iter().map(|n| format!("c{n}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        (format!("s{n}.yaml"), Some(subscription(&format!("s{n}"), selector, &names)))
-    });
-    let policy = prop::sample::select(vec!["ApplyNow", "ApplyLater"]);
-    let patch = prop::sample::select(vec![
-        r#"{"data":{"key":"east"}}"#,
-        r#"{"metadata":{"namespace":"moved"}}"#,
-        r#"{"kind":"Secret"}"#,
-    ]);
-    let local = (policy, patch).prop_map(|(policy, patch)| {
-        (
-            "l.yaml".to_owned(),
-            Some(localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1")),
-        )
-    });
-    let file = prop::sample::select(vec!["c0.yaml", "c1.yaml", "s0.yaml", "s1.yaml", "l.yaml"]);
-    let broken = file.clone().prop_map(|file| (file.to_owned(), Some("kind: [\n".to_owned())));
-    let removed = file.prop_map(|file| (file.to_owned(), None));
-    prop_oneof![4 => feed, 4 => sub, 2 => local, 1 => broken, 1 => removed]
-}
-
-proptest! {
-    /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
-    /// object has two owners in a cluster.
-    #[test]
-    fn incremental_equals_full(edits in prop::collection::vec(edit(), 1..12)) {
-        let mut world = World::new(TWO);
-        for (path, text) in edits {
-            match text {
-                Some(text) => drop(world.files.insert(path, text)),
-                None => drop(world.files.remove(&path)),
-            }
-            let previous = world.state.clone();
-            world.run();
-            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), ..World::default() };
-            let full = cold.outcome(&previous);
-            prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
-            prop_assert_eq!(&full.diagnostics, &world.diagnostics);
-            for (cluster, descriptions) in &world.state.clusters {
-                let all: Vec<&String> = descriptions.values().flat_map(|d| d.manifests.keys()).collect();
-                let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
-                prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
-            }
-        }
-    }
 }

@@ -88,12 +88,15 @@ fn run(document: &mut Value, operation: &Value, touched: &mut Vec<String>) -> Re
     match need("op")? {
         "add" => add(document, path, value()?)?,
         "replace" => replace(document, path, value()?)?,
-        "remove" => drop(remove(document, path)?),
+        "remove" => {
+            touched.push(settled(document, path));
+            return remove(document, path).map(drop);
+        }
         "move" => {
             let from = need("from")?;
+            touched.push(settled(document, from));
             let moved = remove(document, from)?;
             add(document, path, moved)?;
-            touched.push(from.to_owned());
         }
         "copy" => {
             let copied = get(document, need("from")?)?.clone();
@@ -102,8 +105,27 @@ fn run(document: &mut Value, operation: &Value, touched: &mut Vec<String>) -> Re
         "test" => return test(document, path, operation.get("value").unwrap_or(&Value::Null)),
         other => return Err(Failure::Invalid(format!("unknown operation {other:?}"))),
     }
-    touched.push(path.to_owned());
+    touched.push(settled(document, path));
     Ok(())
+}
+
+/// The pointer with the list indices that `-` and negative numbers stand for in this document.
+fn settled(document: &Value, path: &str) -> String {
+    let mut current = Some(document);
+    let mut pointer = String::new();
+    for token in path.split('/').skip(1) {
+        let items = current.and_then(Value::as_array);
+        let token = match (items, token) {
+            (Some(items), "-") => items.len().saturating_sub(1).to_string(),
+            (Some(items), token) => {
+                existing_index(token, items.len()).map_or_else(|_| token.to_owned(), |index| index.to_string())
+            }
+            (None, token) => token.to_owned(),
+        };
+        pointer = format!("{pointer}/{token}");
+        current = document.pointer(&pointer);
+    }
+    pointer
 }
 
 /// Splits a pointer into its parent's tokens and the last one.
@@ -218,7 +240,7 @@ fn get<'a>(document: &'a mut Value, path: &str) -> Result<&'a Value, Failure> {
     match parent(document, &tokens)? {
         Value::Object(map) => map.get(&last).ok_or(Failure::Missing),
         Value::Array(items) => {
-            let index = existing_index(&last, items.len())?;
+            let index = checked_index(&last, items.len())?;
             items.get(index).ok_or(Failure::Missing)
         }
         _ => Err(Failure::Missing),
@@ -336,6 +358,9 @@ mod tests {
         hard(json!({"a": [1]}), json!([{"op": "add", "path": "/a/5", "value": 1}]));
         hard(json!({"a": [1]}), json!([{"op": "remove", "path": "/a/5"}]));
         hard(json!({"a": [1]}), json!([{"op": "replace", "path": "/a/x", "value": 1}]));
+        hard(json!({"a": [1]}), json!([{"op": "copy", "from": "/a/1", "path": "/b"}]));
+        hard(json!({"a": [1]}), json!([{"op": "move", "from": "/a/1", "path": "/b"}]));
+        hard(json!({"a": [1]}), json!([{"op": "test", "path": "/a/1", "value": null}]));
         hard(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 2}]));
         hard(json!({"a": 1}), json!([{"op": "upsert", "path": "/a", "value": 2}]));
         hard(json!({"a": 1}), json!({"op": "add"}));
@@ -343,6 +368,22 @@ mod tests {
             json!({}),
             json!(vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1]),
         );
+    }
+
+    #[test]
+    fn fields_name_the_items_themselves() {
+        let mut document = json!({"a": [1, 2, {"b": 1}], "c": 1});
+        let patch = json!([
+            {"op": "add", "path": "/a/-", "value": 3},
+            {"op": "remove", "path": "/a/-1"},
+            {"op": "replace", "path": "/a/-1/b", "value": 2},
+            {"op": "test", "path": "/c", "value": 1},
+            {"op": "move", "from": "/c", "path": "/x~1y"},
+        ]);
+        let mut fields = Vec::new();
+        assert_eq!(apply(&mut document, &patch, &mut fields), Ok(()));
+        assert_eq!(document, json!({"a": [1, 2, {"b": 2}], "x/y": 1}));
+        assert_eq!(fields, ["/a/3", "/a/3", "/a/2/b", "/c", "/x~1y"]);
     }
 
     #[test]

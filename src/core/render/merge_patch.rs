@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::json_pointer_of;
+
 /// Applies a merge patch; `fields` receives the pointers of what it set or removed.
 pub(super) fn apply(target: &mut Map<String, Value>, patch: &Map<String, Value>, fields: &mut Vec<String>) {
     merge_into(target, patch, "", fields);
@@ -9,7 +11,7 @@ pub(super) fn apply(target: &mut Map<String, Value>, patch: &Map<String, Value>,
 
 fn merge_into(target: &mut Map<String, Value>, patch: &Map<String, Value>, path: &str, fields: &mut Vec<String>) {
     for (key, value) in patch {
-        let pointer = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+        let pointer = json_pointer_of(path, key);
         match (target.get_mut(key), value) {
             (_, Value::Null) => {
                 target.remove(key);

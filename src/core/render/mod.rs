@@ -2,8 +2,12 @@
 //!
 //! Rendering is memoised by (feed digest, ordered override digests): clusters that share their overrides share the result.
 
+mod field_patch;
+mod helm_values;
 mod json_patch;
 mod merge_patch;
+mod overriding;
+mod release;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +17,15 @@ use serde_json::{Map, Value};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
-use crate::core::index::{Definition, Entry, Override, PatchKind, quoted};
+use crate::core::index::{ChartProblem, Definition, Override, is_chart};
 use crate::core::object::Object;
 use crate::core::yaml;
-use json_patch::PatchError;
+use overriding::{Subject, apply_override};
+
+/// The directory of a Description's final objects.
+pub const MANIFESTS: &str = "manifests";
+/// The directory of a Description's HelmReleases.
+pub const RELEASES: &str = "releases";
 
 /// What rendering one feed gave.
 #[derive(Debug)]
@@ -32,10 +41,8 @@ pub struct Rendered {
 /// A final object as the state branch holds it.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Its identity after the overrides.
-    pub key: ObjectKey,
-    /// File name below `manifests/`.
-    pub file: String,
+    /// Its path below the Description's directory.
+    pub path: String,
     /// The YAML.
     pub bytes: Arc<[u8]>,
     /// The blob's id.
@@ -51,7 +58,7 @@ pub struct AppliedOverride {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Entries that were applied: index, name and the fields that they set.
+    /// Its entries: index, name and the fields that each set; none where it was without effect.
     pub entries: Vec<(usize, String, Vec<String>)>,
 }
 
@@ -65,29 +72,50 @@ pub struct RenderSettings {
 /// Rendered feeds by input digests.
 #[derive(Debug, Default)]
 pub struct RenderCache {
-    rendered: HashMap<(ObjectId, Vec<ObjectId>), (u64, Arc<Rendered>)>,
+    rendered: HashMap<(ObjectId, Vec<ObjectId>), Cached>,
     generation: u64,
     renders: u64,
 }
 
+#[derive(Debug)]
+struct Cached {
+    used: u64,
+    rendered: Arc<Rendered>,
+    /// Where the inputs stood, if diagnostics point there.
+    places: Vec<Definition>,
+}
+
 impl RenderCache {
-    /// The rendered feed, from memory where its inputs are known.
+    /// The rendered feed, from memory where its inputs are known and its diagnostics still point to the right lines.
     pub fn render(&mut self, feed: &Definition, overrides: &[Arc<Override>], settings: RenderSettings) -> Arc<Rendered> {
         let key = (feed.digest, overrides.iter().map(|applied| applied.digest).collect());
-        let generation = self.generation;
-        let renders = &mut self.renders;
-        let entry = self.rendered.entry(key).or_insert_with(|| {
-            *renders += 1;
-            (generation, Arc::new(render(feed, overrides, settings)))
-        });
-        entry.0 = generation;
-        entry.1.clone()
+        let inputs = || std::iter::once(feed).chain(overrides.iter().map(|applied| &applied.definition));
+        match self.rendered.get_mut(&key) {
+            Some(known) if known.places.iter().zip(inputs()).all(|(then, now)| then.stands_as(now)) => {
+                known.used = self.generation;
+                return known.rendered.clone();
+            }
+            _ => {}
+        }
+        self.renders += 1;
+        let rendered = Arc::new(render(feed, overrides, settings));
+        let places = match rendered.diagnostics.is_empty() {
+            true => Vec::new(),
+            false => inputs().cloned().collect(),
+        };
+        let cached = Cached {
+            used: self.generation,
+            rendered: rendered.clone(),
+            places,
+        };
+        self.rendered.insert(key, cached);
+        rendered
     }
 
     /// Begins a run; what no run since the one before used is forgotten.
     pub fn begin_run(&mut self) {
         let last = self.generation;
-        self.rendered.retain(|_, (used, _)| *used == last);
+        self.rendered.retain(|_, cached| cached.used == last);
         self.generation += 1;
     }
 
@@ -108,9 +136,9 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
         rendered.diagnostics.push(*diagnostic);
         return rendered;
     }
-    let mut value = feed.object.as_value().clone();
+    let mut subject = Subject::new(&feed.object);
     for applied in overrides {
-        match apply_override(&mut value, applied, &mut rendered.diagnostics) {
+        match apply_override(&mut subject, applied, &mut rendered.diagnostics) {
             Ok(provenance) => rendered.provenance.push(provenance),
             Err(diagnostic) => {
                 rendered.diagnostics.push(*diagnostic);
@@ -118,117 +146,21 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
             }
         }
     }
-    strip_system_fields(&mut value);
-    rendered.manifest = Some(manifest(&value, &feed.object));
+    match subject.finish() {
+        Ok(mut value) => {
+            strip_system_fields(&mut value);
+            rendered.manifest = Some(manifest(&value, &feed.object));
+        }
+        Err(problem) => rendered.diagnostics.push(broken_chart(feed, &problem)),
+    }
     rendered
 }
 
-fn apply_override(
-    value: &mut Value,
-    applied: &Override,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Result<AppliedOverride, Box<Diagnostic>> {
-    let mut entries = Vec::new();
-    for entry in &applied.entries {
-        let mut fields = Vec::new();
-        let mut changed = value.clone();
-        match apply_entry(&mut changed, entry, &mut fields) {
-            Ok(()) => check_identity(&changed, value).map_err(|message| Box::new(patch_failure(applied, entry, "", &message)))?,
-            Err(PatchError::MissingPath { operation, pointer }) => {
-                diagnostics.push(missing_path(applied, entry, operation, &pointer));
-                continue;
-            }
-            Err(PatchError::Invalid {
-                operation,
-                pointer,
-                message,
-            }) => {
-                let message = if pointer.is_empty() {
-                    message
-                } else {
-                    format!("operation {operation} at {pointer}: {message}")
-                };
-                return Err(Box::new(patch_failure(applied, entry, &pointer, &message)));
-            }
-        }
-        *value = changed;
-        entries.push((entry.index, entry.name.clone(), fields));
-    }
-    Ok(AppliedOverride {
-        kind: applied.kind.as_str(),
-        namespace: applied.namespace.clone(),
-        name: applied.name.clone(),
-        entries,
-    })
-}
-
-fn apply_entry(value: &mut Value, entry: &Entry, fields: &mut Vec<String>) -> Result<(), PatchError> {
-    let invalid = |message: &str| PatchError::Invalid {
-        operation: 0,
-        pointer: String::new(),
-        message: message.to_owned(),
-    };
-    match entry.kind {
-        PatchKind::JsonPatch => json_patch::apply(value, &entry.value, fields),
-        PatchKind::MergePatch => {
-            let patch = entry.value.as_object().ok_or_else(|| invalid("a merge patch is a mapping"))?;
-            let target = value.as_object_mut().ok_or_else(|| invalid("the object is no mapping"))?;
-            merge_patch::apply(target, patch, fields);
-            Ok(())
-        }
-    }
-}
-
-/// An override may move an object to another namespace, but it may not turn it into another object.
-fn check_identity(changed: &Value, before: &Value) -> Result<(), String> {
-    for (pointer, field) in [
-        ("/apiVersion", "apiVersion"),
-        ("/kind", "kind"),
-        ("/metadata/name", "metadata.name"),
-    ] {
-        if changed.pointer(pointer) != before.pointer(pointer) {
-            return Err(format!("an override may not change {field}"));
-        }
-    }
-    Object::from_value(changed.clone())
-        .map(drop)
-        .map_err(|error| format!("the result is no Kubernetes object: {error}"))
-}
-
-fn entry_pointer(entry: &Entry) -> String {
-    format!("/spec/overrides/{}", entry.index)
-}
-
-fn patch_failure(applied: &Override, entry: &Entry, pointer: &str, message: &str) -> Diagnostic {
-    let message = format!(
-        "entry {} ({}) fails on {}: {message}",
-        quoted(&entry.name),
-        entry.index,
-        applied.feed
-    );
-    let field = if pointer.is_empty() {
-        entry_pointer(entry)
-    } else {
-        pointer.to_owned()
-    };
-    let diagnostic = Diagnostic::error("patch-failure", message).field(field);
-    applied.definition.locate(
-        diagnostic.hint("correct the patch; until then the feed keeps its last result"),
-        &entry_pointer(entry),
-    )
-}
-
-fn missing_path(applied: &Override, entry: &Entry, operation: usize, pointer: &str) -> Diagnostic {
-    let message = format!(
-        "entry {} ({}) is skipped: operation {operation} needs a path that {} does not have",
-        quoted(&entry.name),
-        entry.index,
-        applied.feed
-    );
-    let diagnostic = Diagnostic::warning("patch-missing-path", message).field(pointer);
-    applied.definition.locate(
-        diagnostic.hint("correct the path, or add its parent first"),
-        &entry_pointer(entry),
+fn broken_chart(feed: &Definition, problem: &ChartProblem) -> Diagnostic {
+    let diagnostic = Diagnostic::error("invalid-field", &*problem.message).field(&*problem.pointer);
+    feed.locate(
+        diagnostic.hint("correct the HelmChart; until then the last result stays"),
+        &problem.pointer,
     )
 }
 
@@ -262,6 +194,11 @@ fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Box<D
     Ok(())
 }
 
+/// The JSON pointer of a key below another pointer.
+fn json_pointer_of(path: &str, key: &str) -> String {
+    format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
 /// Removes what only an API server may write, and kubectl's copy of the object.
 fn strip_system_fields(value: &mut Value) {
     const SYSTEM_METADATA: [&str; 8] = [
@@ -292,6 +229,8 @@ fn strip_system_fields(value: &mut Value) {
 
 fn manifest(value: &Value, source: &Object) -> Manifest {
     let mut key = source.key();
+    let directory = if is_chart(&key) { RELEASES } else { MANIFESTS };
+    key.kind = value.pointer("/kind").and_then(Value::as_str).map_or(key.kind, str::to_owned);
     key.namespace = value
         .pointer("/metadata/namespace")
         .and_then(Value::as_str)
@@ -300,8 +239,7 @@ fn manifest(value: &Value, source: &Object) -> Manifest {
     let bytes: Arc<[u8]> = yaml::emit(value).into_bytes().into();
     let id = ObjectId::hash(ObjectKind::Blob, &bytes);
     Manifest {
-        file: file_name(&key),
-        key,
+        path: format!("{directory}/{}", file_name(&key)),
         bytes,
         id,
     }

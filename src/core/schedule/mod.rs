@@ -1,180 +1,338 @@
-//! Snapshot + fleet + previous placement → [`Placement`]: which clusters a Subscription is bound to, and why others are not.
+//! Subscription + fleet + previous placement → [`Placement`]: which clusters a Subscription is bound to, what each gets of its replicas, and
+//! why others were not chosen. Renders nothing.
 //!
-//! This version carries out Replication by label selectors; what else the API declares is refused by the index.
+//! [`place`] is a function of its [`Request`] alone. Each cluster is judged by itself (`filter`: labels, then taints; `score`), subgroups take
+//! their number (`subgroup`), replicas are divided by weight (`divide`) or by room (`dynamic`, over domains `topology`). Placing again what was
+//! placed changes nothing. [`check`] holds every placement against the rules, without any code of this module.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod check;
+mod divide;
+mod dynamic;
+mod explain;
+mod filter;
+mod fleet;
+mod score;
+mod subgroup;
+mod topology;
 
-use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
-use crate::core::ids::ClusterId;
-use crate::core::index::Subscription;
-use crate::core::selector::Labels;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// Label that every ManagedCluster carries: its cluster id.
-pub const CLUSTER_ID_LABEL: &str = "clusters.clusternet.io/cluster-id";
-/// Label that every ManagedCluster carries: its name.
-pub const CLUSTER_NAME_LABEL: &str = "clusters.clusternet.io/cluster-name";
+use crate::core::index::{Demand, Demands, Strategy, Subscription, Workload};
+use crate::core::taint::Taint;
+use filter::{Candidate, Standing};
 
-/// A cluster as far as placing needs it: durable facts only.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cluster {
-    /// Dedicated namespace on the hub; its key everywhere.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Identity; `None` for a cluster that is only planned.
-    pub id: Option<ClusterId>,
-    /// Labels that people and registration set, with the two that every cluster carries.
-    pub labels: Labels,
-}
+pub use explain::{Exclusion, Explanation, Outcome, Placed, Reason, explain};
+pub use filter::wants;
+pub use fleet::{Cluster, Fleet, Live};
 
-impl Cluster {
-    /// A cluster with the two labels that every ManagedCluster carries; without a namespace it gets `clusternet-<name>`.
-    pub fn new(name: &str, namespace: Option<&str>, id: Option<ClusterId>, mut labels: Labels) -> Self {
-        labels.insert(CLUSTER_NAME_LABEL.to_owned(), name.to_owned());
-        if let Some(id) = &id {
-            labels.insert(CLUSTER_ID_LABEL.to_owned(), id.to_string());
-        }
-        let namespace = namespace.map_or_else(|| format!("{DEDICATED_NAMESPACE_PREFIX}{name}"), str::to_owned);
-        Cluster {
-            namespace,
-            name: name.to_owned(),
-            id,
-            labels,
-        }
-    }
+/// Numbers by feed key and dedicated namespace; a feed without replicas has none.
+pub type Divided = BTreeMap<Arc<str>, BTreeMap<Arc<str>, i64>>;
 
-    /// `<namespace>/<name>`, as in `status.bindingClusters`.
-    pub fn binding(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
-}
-
-/// All clusters by dedicated namespace.
+/// Where a Subscription is bound.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Fleet {
-    /// Clusters by dedicated namespace.
-    pub clusters: BTreeMap<String, Cluster>,
+pub struct Bindings {
+    /// ManagedCluster names by dedicated namespace.
+    pub clusters: BTreeMap<Arc<str>, Arc<str>>,
+    /// Replicas, where they are divided.
+    pub replicas: Divided,
+    /// How many replicas were taken to fit when Dynamic dividing last changed a feed's shares, so that the decision can be repeated.
+    pub capacity: Divided,
 }
 
-impl FromIterator<Cluster> for Fleet {
-    fn from_iter<I: IntoIterator<Item = Cluster>>(clusters: I) -> Self {
-        Fleet {
-            clusters: clusters
-                .into_iter()
-                .map(|cluster| (cluster.namespace.clone(), cluster))
-                .collect(),
+impl Bindings {
+    /// Adds those of another part of the fleet.
+    pub fn add(&mut self, other: Bindings) {
+        self.clusters.extend(other.clusters);
+        for (all, more) in [(&mut self.replicas, other.replicas), (&mut self.capacity, other.capacity)] {
+            for (feed, numbers) in more {
+                all.entry(feed).or_default().extend(numbers);
+            }
         }
     }
 }
 
-/// Why a cluster was not chosen. Reasons name durable inputs only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub enum Reason {
-    /// No subscriber's selector matches the cluster's labels.
-    LabelsDoNotMatch,
-    /// The Subscription is held, and the cluster was not bound before.
-    SubscriptionHeld,
+/// What placing one Subscription depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The Subscription.
+    pub subscription: &'a Subscription,
+    /// What its feeds ask for.
+    pub demands: &'a Demands,
+    /// All clusters.
+    pub fleet: &'a Fleet,
+    /// Where it was bound before.
+    pub previous: &'a Bindings,
 }
 
-impl Reason {
-    /// The word for status and messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::LabelsDoNotMatch => "LabelsDoNotMatch",
-            Reason::SubscriptionHeld => "SubscriptionHeld",
-        }
+impl<'a> Request<'a> {
+    /// Feeds whose replicas are divided.
+    fn workloads(&self) -> Vec<(&'a Arc<str>, &'a Workload)> {
+        let divided = self.demands.iter().filter_map(|(key, demand)| match demand {
+            Demand::Divided(workload) => Some((key, workload.as_ref())),
+            Demand::Whole | Demand::Unknown => None,
+        });
+        divided.collect()
     }
-}
 
-/// Clusters that one reason left out.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Exclusion {
-    /// Why.
-    pub reason: Reason,
-    /// How many.
-    pub count: usize,
-    /// The first ten bindings, in order.
-    pub names: Vec<String>,
+    fn live_taints(&self, cluster: &Cluster) -> &'a [Taint] {
+        self.fleet.live.get(&cluster.namespace).map_or(&[], |live| &live.taints)
+    }
+
+    /// A feed's replicas in a cluster before.
+    fn share_before(&self, key: &str, cluster: &Cluster) -> i64 {
+        let shares = self.previous.replicas.get(key);
+        shares.and_then(|shares| shares.get(&cluster.namespace)).copied().unwrap_or(0)
+    }
 }
 
 /// Where a Subscription goes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Placement {
-    /// Dedicated namespaces, in order.
-    pub clusters: BTreeSet<String>,
+    /// The clusters and what each gets.
+    pub bound: Arc<Bindings>,
     /// Why the others were not chosen.
     pub excluded: Vec<Exclusion>,
-    /// No cluster matches any more, so the last placement stays.
-    pub kept: bool,
+    /// No cluster fits any more, so the last placement stays: why its clusters do not fit.
+    pub kept: Option<Vec<Exclusion>>,
+    /// What people should know.
+    pub remarks: Vec<Remark>,
 }
 
-/// How many names a reason lists.
-const NAMES_PER_REASON: usize = 10;
+/// Something about a placement that people should know.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Remark {
+    /// Replicas of a feed fit nowhere.
+    Unplaced {
+        /// The feed's key.
+        feed: Arc<str>,
+        /// How many.
+        missing: i64,
+        /// Of how many.
+        total: i64,
+    },
+    /// Replicas stay where a taint sends them away, because they fit nowhere else.
+    Stranded {
+        /// The feed's key.
+        feed: Arc<str>,
+        /// How many.
+        replicas: i64,
+    },
+    /// A subgroup finds fewer clusters than it asks for.
+    GroupTooSmall {
+        /// Position of the subscriber.
+        subscriber: usize,
+        /// How many it asks for.
+        wanted: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// Replicas of a feed are in fewer clusters than `minClusters`.
+    FewClusters {
+        /// The feed's key.
+        feed: Arc<str>,
+        /// How many are asked for.
+        wanted: usize,
+        /// How many it is in.
+        found: usize,
+    },
+    /// Dynamic dividing without a feed that has replicas.
+    NothingToDivide,
+    /// The clusters that match have no weight between them.
+    NoWeight,
+}
 
-/// Places a Subscription by its selectors. A selector that suddenly matches nothing keeps the previous placement: absence never
-/// deletes.
-pub fn place(subscription: &Subscription, fleet: &Fleet, previous: &BTreeSet<String>) -> Placement {
-    let chosen = |cluster: &&Cluster| {
-        subscription
-            .selectors
-            .iter()
-            .any(|selector| selector.matches(&cluster.labels))
+/// What choosing gives, before the rule that an empty result keeps the last placement.
+#[derive(Default)]
+struct Draft {
+    /// By candidate: how it was placed, or why not.
+    outcomes: Vec<Outcome>,
+    replicas: Divided,
+    capacity: Divided,
+    remarks: Vec<Remark>,
+}
+
+/// Places a Subscription. Where no cluster fits, the last placement stays: absence never deletes.
+pub fn place(request: &Request<'_>) -> Placement {
+    settle(request).0
+}
+
+/// The placement, and an outcome for every cluster in the fleet's order.
+fn settle(request: &Request<'_>) -> (Placement, Vec<Outcome>) {
+    let (candidates, mut outcomes) = filter::judge(request);
+    let draft = match &request.subscription.strategy {
+        Strategy::Replication => choose(request, &candidates),
+        Strategy::Static => divide_statically(request, &candidates),
+        Strategy::Dynamic(dynamic) => dynamic::divide(request, dynamic, &candidates),
     };
-    let clusters: BTreeSet<String> = fleet
+    for (candidate, outcome) in candidates.iter().zip(&draft.outcomes) {
+        outcomes[candidate.position] = *outcome;
+    }
+    let nothing_fits = !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Placed(_)));
+    let placement = if nothing_fits && is_anywhere(request.fleet, request.previous) {
+        keep(request, &mut outcomes, draft.remarks)
+    } else {
+        bind(request, &outcomes, draft)
+    };
+    (placement, outcomes)
+}
+
+fn is_anywhere(fleet: &Fleet, previous: &Bindings) -> bool {
+    previous
         .clusters
-        .values()
-        .filter(chosen)
-        .map(|cluster| cluster.namespace.clone())
-        .collect();
-    let kept: BTreeSet<String> = previous
-        .iter()
-        .filter(|namespace| fleet.clusters.contains_key(*namespace))
-        .cloned()
-        .collect();
-    let nothing_fits = clusters.is_empty() && !kept.is_empty();
-    let clusters = if nothing_fits { kept } else { clusters };
-    let excluded = exclusions(fleet, &clusters, Reason::LabelsDoNotMatch);
+        .keys()
+        .any(|namespace| fleet.clusters.contains_key(namespace))
+}
+
+fn keep(request: &Request<'_>, outcomes: &mut [Outcome], remarks: Vec<Remark>) -> Placement {
+    let mut unfit = vec![Outcome::Placed(Placed::Kept); outcomes.len()];
+    for (at, namespace) in request.fleet.clusters.keys().enumerate() {
+        if request.previous.clusters.contains_key(namespace) {
+            std::mem::swap(&mut outcomes[at], &mut unfit[at]);
+        }
+    }
     Placement {
-        clusters,
-        excluded,
-        kept: nothing_fits,
+        bound: still_there(request.fleet, request.previous).into(),
+        excluded: explain::tally(request.fleet, outcomes),
+        kept: Some(explain::tally(request.fleet, &unfit)),
+        remarks,
     }
 }
 
 /// The placement of a held Subscription: where it was, as far as the clusters still exist.
-pub fn hold(fleet: &Fleet, previous: &BTreeSet<String>) -> Placement {
-    let clusters: BTreeSet<String> = previous
-        .iter()
-        .filter(|namespace| fleet.clusters.contains_key(*namespace))
-        .cloned()
-        .collect();
-    let excluded = exclusions(fleet, &clusters, Reason::SubscriptionHeld);
+pub fn hold(fleet: &Fleet, previous: &Bindings) -> Placement {
+    let outcome = |namespace| match previous.clusters.contains_key(namespace) {
+        true => Outcome::Placed(Placed::Kept),
+        false => Outcome::Excluded(Reason::SubscriptionHeld),
+    };
+    let outcomes: Vec<Outcome> = fleet.clusters.keys().map(outcome).collect();
     Placement {
-        clusters,
-        excluded,
-        kept: false,
+        bound: still_there(fleet, previous).into(),
+        excluded: explain::tally(fleet, &outcomes),
+        kept: None,
+        remarks: Vec::new(),
     }
 }
 
-fn exclusions(fleet: &Fleet, chosen: &BTreeSet<String>, reason: Reason) -> Vec<Exclusion> {
-    let mut left_out = fleet
-        .clusters
-        .values()
-        .filter(|cluster| !chosen.contains(&cluster.namespace))
-        .peekable();
-    if left_out.peek().is_none() {
-        return Vec::new();
+/// Bindings to clusters that exist.
+fn still_there(fleet: &Fleet, previous: &Bindings) -> Bindings {
+    let exists = |namespace: &Arc<str>| fleet.clusters.contains_key(namespace);
+    let mut bindings = previous.clone();
+    bindings.clusters.retain(|namespace, _| exists(namespace));
+    for numbers in bindings.replicas.values_mut().chain(bindings.capacity.values_mut()) {
+        numbers.retain(|namespace, _| exists(namespace));
     }
-    let mut exclusion = Exclusion {
-        reason,
-        count: 0,
-        names: Vec::new(),
+    bindings
+}
+
+fn bind(request: &Request<'_>, outcomes: &[Outcome], draft: Draft) -> Placement {
+    let clusters = request.fleet.clusters.values().zip(outcomes);
+    let placed = clusters.filter(|(_, outcome)| matches!(outcome, Outcome::Placed(_)));
+    let mut bound = Bindings {
+        clusters: placed
+            .map(|(cluster, _)| (cluster.namespace.clone(), cluster.name.clone()))
+            .collect(),
+        replicas: draft.replicas,
+        capacity: draft.capacity,
     };
-    for cluster in left_out {
-        exclusion.count += 1;
-        if exclusion.names.len() < NAMES_PER_REASON {
-            exclusion.names.push(cluster.binding());
+    if request.subscription.divides() {
+        add_undivided(request, &mut bound);
+    }
+    Placement {
+        bound: bound.into(),
+        excluded: explain::tally(request.fleet, outcomes),
+        kept: None,
+        remarks: draft.remarks,
+    }
+}
+
+/// Feeds without replicas have an empty list, as in Clusternet; what cannot be seen keeps its shares.
+fn add_undivided(request: &Request<'_>, bound: &mut Bindings) {
+    for (key, demand) in request.demands {
+        let mut shares = BTreeMap::new();
+        match demand {
+            Demand::Divided(_) => continue,
+            Demand::Whole => {}
+            Demand::Unknown => {
+                let before = request.previous.replicas.get(key).into_iter().flatten();
+                let stays = before.filter(|(namespace, _)| bound.clusters.contains_key(*namespace));
+                shares.extend(stays.map(|(namespace, share)| (namespace.clone(), *share)));
+            }
+        }
+        bound.replicas.insert(key.clone(), shares);
+    }
+}
+
+/// Every cluster that fits, or with subgroups as many as each asks for.
+fn choose(request: &Request<'_>, candidates: &[Candidate<'_>]) -> Draft {
+    let mut draft = Draft::default();
+    let fits = |candidate: &Candidate<'_>| candidate.stays_or_joins();
+    if !request.subscription.by_sub_group {
+        draft.outcomes = candidates
+            .iter()
+            .map(|candidate| outcome(candidate, candidate.stays_or_joins(), Reason::TaintNotTolerated))
+            .collect();
+        return draft;
+    }
+    let groups = subgroup::pick(request, candidates, true, &fits);
+    for (at, candidate) in candidates.iter().enumerate() {
+        draft
+            .outcomes
+            .push(outcome(candidate, groups.taken[at], groups.reason(at, candidate)));
+    }
+    draft.remarks = groups.remarks;
+    draft
+}
+
+fn outcome(candidate: &Candidate<'_>, taken: bool, otherwise: Reason) -> Outcome {
+    match (taken, candidate.standing) {
+        (false, _) => Outcome::Excluded(otherwise),
+        (true, Standing::Open | Standing::Barred) => Outcome::Placed(Placed::Chosen),
+        (true, Standing::Closed) => Outcome::Placed(Placed::StaysDespiteTaint),
+        (true, Standing::Leaving) => Outcome::Placed(Placed::WaitsForReplacement),
+    }
+}
+
+fn divide_statically(request: &Request<'_>, candidates: &[Candidate<'_>]) -> Draft {
+    let mut draft = choose(request, candidates);
+    let taken: Vec<&Candidate<'_>> = candidates
+        .iter()
+        .zip(&draft.outcomes)
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Placed(_)))
+        .map(|(candidate, _)| candidate)
+        .collect();
+    let weights: Vec<i64> = taken
+        .iter()
+        .map(|candidate| weight(request.subscription, candidate))
+        .collect();
+    for (key, workload) in request.workloads() {
+        let Some(shares) = divide::by_weight(workload.total, &weights) else {
+            return without_weight(draft, !taken.is_empty());
+        };
+        let namespaces = taken.iter().map(|candidate| candidate.cluster.namespace.clone());
+        draft.replicas.insert(key.clone(), namespaces.zip(shares).collect());
+    }
+    draft
+}
+
+/// A total that cannot be divided is given to nobody.
+fn without_weight(mut draft: Draft, any: bool) -> Draft {
+    for outcome in &mut draft.outcomes {
+        if matches!(outcome, Outcome::Placed(_)) {
+            *outcome = Outcome::Excluded(Reason::NoWeight);
         }
     }
-    vec![exclusion]
+    draft.replicas.clear();
+    draft.remarks.extend(any.then_some(Remark::NoWeight));
+    draft
 }
+
+/// The sum of the weights of the subscribers that match.
+fn weight(subscription: &Subscription, candidate: &Candidate<'_>) -> i64 {
+    let matching = subscription.subscribers.iter();
+    let matching = matching.filter(|subscriber| subscriber.selector.matches(&candidate.cluster.labels));
+    matching.map(|subscriber| subscriber.weight).sum()
+}
+
+#[cfg(test)]
+mod tests;

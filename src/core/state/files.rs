@@ -1,17 +1,19 @@
 //! The files of the state branch: values to YAML bytes and back. Holds no source commit, file name, line, time or counter, so an unrelated
 //! commit changes no byte.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{ClusterRecord, FeedState, ProvenanceState, SubscriptionState};
 use crate::core::api::subscription::Feed;
 use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
-use crate::core::ids::ObjectId;
-use crate::core::render::AppliedOverride;
-use crate::core::schedule::{Cluster, Exclusion, Reason};
+use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::render::{AppliedOverride, MANIFESTS, RELEASES};
+use crate::core::schedule::{Bindings, Cluster, Divided, Exclusion, Reason};
+use crate::core::taint::Taint;
 use crate::core::yaml;
 
 /// Names the format.
@@ -65,22 +67,52 @@ pub(super) struct FeedFile {
     #[serde(flatten)]
     pub(super) feed: Feed,
     pub(super) digest: ObjectId,
-    pub(super) manifest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) bundle: Option<String>,
+    /// File below `manifests/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) manifest: Option<String>,
+    /// File below `releases/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) release: Option<String>,
+}
+
+impl FeedFile {
+    fn of(state: &FeedState) -> Self {
+        let below = |directory| state.path.strip_prefix(directory)?.strip_prefix('/').map(str::to_owned);
+        FeedFile {
+            feed: state.feed.clone(),
+            digest: state.digest,
+            bundle: state.bundle.clone(),
+            manifest: below(MANIFESTS),
+            release: below(RELEASES),
+        }
+    }
+
+    /// The feed's state; nothing where it names no file.
+    pub(super) fn read(&self) -> Option<FeedState> {
+        let manifest = self.manifest.as_ref().map(|name| format!("{MANIFESTS}/{name}"));
+        let release = self.release.as_ref().map(|name| format!("{RELEASES}/{name}"));
+        Some(FeedState {
+            feed: self.feed.clone(),
+            digest: self.digest,
+            path: manifest.or(release)?,
+            bundle: self.bundle.clone(),
+        })
+    }
+}
+
+/// A Description with a release is for Clusternet's deployer Helm.
+pub(super) fn deployer(feeds: &[FeedState]) -> &'static str {
+    let is_release = |state: &FeedState| state.path.starts_with(RELEASES);
+    if feeds.iter().any(is_release) { "Helm" } else { "Generic" }
 }
 
 pub(super) fn description_file(digest: ObjectId, feeds: &[FeedState]) -> Arc<[u8]> {
-    let feeds = feeds
-        .iter()
-        .map(|state| FeedFile {
-            feed: state.feed.clone(),
-            digest: state.digest,
-            manifest: state.manifest.clone(),
-        })
-        .collect();
     emit_typed(&DescriptionFile {
-        deployer: "Generic".to_owned(),
+        deployer: deployer(feeds).to_owned(),
         digest,
-        feeds,
+        feeds: feeds.iter().map(FeedFile::of).collect(),
     })
 }
 
@@ -139,10 +171,10 @@ fn provenance_override(applied: &AppliedOverride) -> ProvenanceOverride {
 
 pub(super) fn read_provenance(file: ProvenanceFile) -> ProvenanceState {
     let applied = |file: ProvenanceOverride| AppliedOverride {
-        kind: if file.kind == "Localization" {
-            "Localization"
-        } else {
-            "Globalization"
+        kind: match file.kind.as_str() {
+            "Localization" => "Localization",
+            "Subscription" => "Subscription",
+            _ => "Globalization",
         },
         namespace: file.namespace,
         name: file.name,
@@ -164,24 +196,24 @@ pub(super) type Shards = Vec<(String, Arc<[u8]>)>;
 
 /// A Subscription's file and, for many bindings, its shards by name.
 pub(super) fn subscription_files(namespace: &str, name: &str, state: &SubscriptionState) -> (Arc<[u8]>, Shards) {
-    let bindings: Vec<String> = state
-        .bindings
-        .iter()
-        .map(|(namespace, name)| format!("{namespace}/{name}"))
-        .collect();
-    let mut status = json!({"desiredReleases": bindings.len(), "notChosen": not_chosen(&state.excluded)});
+    let bindings = &state.bindings;
+    let mut status = json!({"desiredReleases": bindings.clusters.len()});
     let mut shards = Vec::new();
-    if bindings.len() > BINDINGS_PER_FILE {
-        shards = shard_bindings(&bindings);
+    if bindings.clusters.len() > BINDINGS_PER_FILE {
+        shards = shard_bindings(bindings);
         status["bindingShards"] = json!(shards.len());
     } else {
-        status["bindingClusters"] = json!(bindings);
-    }
-    if state.excluded.is_empty() {
+        let lists = binding_status(bindings);
         status
             .as_object_mut()
             .into_iter()
-            .for_each(|map| drop(map.remove("notChosen")));
+            .for_each(|status| status.extend(lists.clone()));
+    }
+    if state.inventory {
+        status["feedInventory"] = json!(true);
+    }
+    if !state.excluded.is_empty() {
+        status["notChosen"] = json!(not_chosen(&state.excluded));
     }
     let file = json!({
         "apiVersion": APPS_VERSION, "kind": "Subscription",
@@ -190,17 +222,49 @@ pub(super) fn subscription_files(namespace: &str, name: &str, state: &Subscripti
     (emit(&file), shards)
 }
 
+/// `bindingClusters` in Clusternet's order, that of the whole text, and the lists of numbers in the same order.
+pub fn binding_status(bindings: &Bindings) -> Map<String, Value> {
+    binding_lists(bindings, sorted_bindings(bindings))
+}
+
+type Binding<'b> = (String, &'b Arc<str>);
+
+fn sorted_bindings(bindings: &Bindings) -> Vec<Binding<'_>> {
+    let binding = |(namespace, name)| (format!("{namespace}/{name}"), namespace);
+    let mut sorted: Vec<Binding<'_>> = bindings.clusters.iter().map(binding).collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+fn binding_lists(bindings: &Bindings, of: Vec<Binding<'_>>) -> Map<String, Value> {
+    let numbers = |divided: &Divided| -> Value {
+        let list = |numbers: &BTreeMap<Arc<str>, i64>| {
+            let number = |(_, namespace): &Binding<'_>| numbers.get(*namespace).copied().unwrap_or(0);
+            json!(of.iter().filter(|_| !numbers.is_empty()).map(number).collect::<Vec<i64>>())
+        };
+        let lists = divided.iter().map(|(feed, numbers)| (feed.to_string(), list(numbers)));
+        Value::Object(lists.collect())
+    };
+    let mut lists = Map::new();
+    for (field, divided) in [("replicas", &bindings.replicas), ("capacity", &bindings.capacity)] {
+        if !divided.is_empty() {
+            lists.insert(field.to_owned(), numbers(divided));
+        }
+    }
+    let names: Vec<String> = of.into_iter().map(|(binding, _)| binding).collect();
+    lists.insert("bindingClusters".to_owned(), json!(names));
+    lists
+}
+
 /// A binding's shard depends on its own name alone, so that one cluster more or less touches one shard.
-fn shard_bindings(bindings: &[String]) -> Shards {
-    let mut shards: std::collections::BTreeMap<String, Vec<&str>> = std::collections::BTreeMap::new();
-    for binding in bindings {
-        let digest = ObjectId::hash(crate::core::ids::ObjectKind::Blob, binding.as_bytes()).to_string();
+fn shard_bindings(bindings: &Bindings) -> Shards {
+    let mut shards: BTreeMap<String, Vec<Binding<'_>>> = BTreeMap::new();
+    for binding in sorted_bindings(bindings) {
+        let digest = ObjectId::hash(ObjectKind::Blob, binding.0.as_bytes()).to_string();
         shards.entry(digest[..2].to_owned()).or_default().push(binding);
     }
-    shards
-        .into_iter()
-        .map(|(shard, list)| (format!("{shard}.yaml"), emit(&json!({"bindingClusters": list}))))
-        .collect()
+    let file = |(shard, of)| (format!("{shard}.yaml"), emit(&Value::Object(binding_lists(bindings, of))));
+    shards.into_iter().map(file).collect()
 }
 
 fn not_chosen(excluded: &[Exclusion]) -> Vec<Value> {
@@ -210,16 +274,16 @@ fn not_chosen(excluded: &[Exclusion]) -> Vec<Value> {
 
 pub(super) fn read_subscription(file: &Value) -> SubscriptionState {
     let mut state = SubscriptionState::default();
-    add_bindings(&mut state, file.pointer("/status/bindingClusters"));
+    add_bindings(&mut state, file.get("status"));
+    state.inventory = file.pointer("/status/feedInventory") == Some(&Value::Bool(true));
     for entry in file
         .pointer("/status/notChosen")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
     {
-        let reason = match entry["reason"].as_str() {
-            Some("SubscriptionHeld") => Reason::SubscriptionHeld,
-            _ => Reason::LabelsDoNotMatch,
+        let Some(reason) = entry["reason"].as_str().and_then(Reason::of) else {
+            continue;
         };
         let count = entry["clusters"]
             .as_u64()
@@ -237,12 +301,26 @@ pub(super) fn read_subscription(file: &Value) -> SubscriptionState {
     state
 }
 
-pub(super) fn add_bindings(state: &mut SubscriptionState, list: Option<&Value>) {
-    let bindings = list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let pairs = bindings.filter_map(|binding| binding.split_once('/'));
-    state
-        .bindings
-        .extend(pairs.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())));
+/// Adds what a status or a shard lists.
+pub(super) fn add_bindings(state: &mut SubscriptionState, lists: Option<&Value>) {
+    let texts = lists.and_then(|lists| lists.get("bindingClusters")).and_then(Value::as_array);
+    let pair = |binding: &Value| {
+        let (namespace, name) = binding.as_str()?.split_once('/')?;
+        Some((Arc::<str>::from(namespace), Arc::<str>::from(name)))
+    };
+    let pairs: Vec<(Arc<str>, Arc<str>)> = texts.into_iter().flatten().filter_map(pair).collect();
+    let bindings = Arc::make_mut(&mut state.bindings);
+    add_numbers(&mut bindings.replicas, lists.and_then(|lists| lists.get("replicas")), &pairs);
+    add_numbers(&mut bindings.capacity, lists.and_then(|lists| lists.get("capacity")), &pairs);
+    bindings.clusters.extend(pairs);
+}
+
+fn add_numbers(divided: &mut Divided, lists: Option<&Value>, bindings: &[(Arc<str>, Arc<str>)]) {
+    for (feed, numbers) in lists.and_then(Value::as_object).into_iter().flatten() {
+        let numbers = numbers.as_array().into_iter().flatten().filter_map(Value::as_i64);
+        let by_cluster = bindings.iter().map(|(namespace, _)| namespace.clone()).zip(numbers);
+        divided.entry(feed.as_str().into()).or_default().extend(by_cluster);
+    }
 }
 
 /// A cluster's durable facts as a ManagedCluster object without status.
@@ -254,6 +332,9 @@ pub fn managed_cluster_object(record: &ClusterRecord) -> Value {
     }
     if !record.cluster_type.is_empty() {
         spec["clusterType"] = json!(record.cluster_type);
+    }
+    if !cluster.taints.is_empty() {
+        spec["taints"] = json!(cluster.taints.iter().map(Taint::spec).collect::<Vec<_>>());
     }
     json!({
         "apiVersion": CLUSTERS_VERSION, "kind": "ManagedCluster",
@@ -273,8 +354,10 @@ pub(super) fn read_managed_cluster(file: &Value) -> Option<ClusterRecord> {
         .and_then(|labels| serde_json::from_value(labels.clone()).ok())
         .unwrap_or_default();
     let cluster = Cluster::new(text("/metadata/name")?, Some(text("/metadata/namespace")?), id, labels);
+    let taints = file.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten();
+    let taints = taints.filter_map(|taint| Taint::parse(&serde_json::from_value(taint.clone()).ok()?).ok());
     Some(ClusterRecord {
-        cluster,
+        cluster: cluster.with_taints(taints.collect()),
         cluster_type: text("/spec/clusterType").unwrap_or_default().to_owned(),
     })
 }

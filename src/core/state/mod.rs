@@ -13,10 +13,10 @@ use std::sync::Arc;
 use crate::core::api::subscription::Feed;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::render::AppliedOverride;
-use crate::core::schedule::{Cluster, Exclusion};
+use crate::core::schedule::{Bindings, Cluster, Exclusion};
 use registrations::Registrations;
 
-pub use files::{LAYOUT_FILE, LAYOUT_VERSION, managed_cluster_object};
+pub use files::{LAYOUT_FILE, LAYOUT_VERSION, binding_status, managed_cluster_object};
 pub use message::CommitMessage;
 pub use read::{Load, ReadError, read};
 pub use tree::{NewObject, StateTree, build, paths};
@@ -52,8 +52,10 @@ pub struct FeedState {
     pub feed: Feed,
     /// Digest of what decided its bytes, ApplyLater overrides apart.
     pub digest: ObjectId,
-    /// Its file below `manifests/`.
-    pub manifest: String,
+    /// Its file below the Description's directory, in `manifests/` or `releases/`.
+    pub path: String,
+    /// The Bundle that it comes from, `<namespace>/<name>`.
+    pub bundle: Option<String>,
 }
 
 /// What one cluster gets from one Subscription.
@@ -63,14 +65,21 @@ pub struct DescriptionState {
     pub digest: ObjectId,
     /// Feeds in order.
     pub feeds: Vec<FeedState>,
-    /// Manifests by file name.
-    pub manifests: BTreeMap<String, Leaf>,
+    /// Manifests and releases by path below the Description's directory.
+    pub files: BTreeMap<String, Leaf>,
     /// `description.yaml`.
     pub file: Leaf,
-    /// The directory's tree and the one of `manifests/` below it.
+    /// The directory's tree and those of `manifests/` and `releases/` below it.
     pub trees: Vec<NewObject>,
     /// The directory's tree id.
     pub id: ObjectId,
+}
+
+impl DescriptionState {
+    /// Which of Clusternet's deployers it is for: Helm as soon as one of its feeds is a chart.
+    pub fn deployer(&self) -> &'static str {
+        files::deployer(&self.feeds)
+    }
 }
 
 impl PartialEq for DescriptionState {
@@ -100,8 +109,10 @@ impl ProvenanceState {
 /// Where a Subscription is bound, and why not elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubscriptionState {
-    /// ManagedCluster names by dedicated namespace.
-    pub bindings: BTreeMap<String, String>,
+    /// The clusters and what each gets of the replicas.
+    pub bindings: Arc<Bindings>,
+    /// Whether a FeedInventory counts: while it cannot be seen, the Subscription is held.
+    pub inventory: bool,
     /// Clusters that were not chosen.
     pub excluded: Vec<Exclusion>,
 }
@@ -125,7 +136,7 @@ pub struct State {
     /// Subscriptions by (namespace, name).
     pub subscriptions: BTreeMap<(String, String), SubscriptionState>,
     /// Clusters by dedicated namespace.
-    pub managed_clusters: BTreeMap<String, ClusterRecord>,
+    pub managed_clusters: BTreeMap<Arc<str>, ClusterRecord>,
     /// Registrations and tokens: public parts only.
     pub registrations: Registrations,
 }
@@ -160,13 +171,13 @@ pub fn subscription_of(directory: &str) -> Option<(&str, &str)> {
 }
 
 /// Builds a Description's files and trees.
-pub fn describe(digest: ObjectId, feeds: Vec<FeedState>, manifests: BTreeMap<String, Leaf>) -> DescriptionState {
+pub fn describe(digest: ObjectId, feeds: Vec<FeedState>, files: BTreeMap<String, Leaf>) -> DescriptionState {
     let file = Leaf::new(files::description_file(digest, &feeds));
-    let (id, trees) = tree::description_trees(&file, &manifests);
+    let (id, trees) = tree::description_trees(&file, &files);
     DescriptionState {
         digest,
         feeds,
-        manifests,
+        files,
         file,
         trees,
         id,

@@ -10,6 +10,7 @@ use super::files::{self, DescriptionFile, ProvenanceFile};
 use super::registrations::{Registration, Token};
 use super::{DescriptionState, FeedState, Leaf, State, tree};
 use crate::core::ids::ObjectId;
+use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::yaml::{self, Limits};
 
 /// Why a state branch cannot be read.
@@ -49,7 +50,7 @@ pub fn read(files: &BTreeMap<String, ObjectId>, load: &mut Load<'_>) -> Result<S
         load,
         state: State::default(),
         descriptions: HashMap::new(),
-        manifests: BTreeMap::new(),
+        slots: BTreeMap::new(),
     };
     if let Some(id) = files.get(files::LAYOUT_FILE) {
         reader.check_layout(*id)?;
@@ -64,8 +65,8 @@ struct Reader<'a, 'b> {
     load: &'a mut Load<'b>,
     state: State,
     descriptions: HashMap<ObjectId, Arc<DescriptionFile>>,
-    /// Per (cluster, directory): the description's content and the manifests' ids.
-    manifests: BTreeMap<(String, String), Slot>,
+    /// Per (cluster, directory): the description's content and the ids of manifests and releases.
+    slots: BTreeMap<(String, String), Slot>,
 }
 
 /// What was found so far of one Description's directory.
@@ -101,11 +102,11 @@ impl Reader<'_, '_> {
     fn add(&mut self, path: &str, id: ObjectId) -> Result<(), ReadError> {
         let parts: Vec<&str> = path.split('/').collect();
         match parts[..] {
-            ["clusters", cluster, directory, "description.yaml"] => self.manifest_slot(cluster, directory).0 = Some(id),
-            ["clusters", cluster, directory, "manifests", file] => {
-                self.manifest_slot(cluster, directory)
+            ["clusters", cluster, directory, "description.yaml"] => self.slot(cluster, directory).0 = Some(id),
+            ["clusters", cluster, directory, below @ (MANIFESTS | RELEASES), file] => {
+                self.slot(cluster, directory)
                     .1
-                    .insert(file.to_owned(), Leaf::known(id));
+                    .insert(format!("{below}/{file}"), Leaf::known(id));
             }
             ["managedclusters", _] => {
                 let value = self.value(path, id)?;
@@ -125,12 +126,13 @@ impl Reader<'_, '_> {
             ["subscriptions", namespace, file] => {
                 let read = files::read_subscription(&self.value(path, id)?);
                 let state = self.subscription(namespace, stem(file));
-                state.bindings.extend(read.bindings);
+                Arc::make_mut(&mut state.bindings).add(Arc::unwrap_or_clone(read.bindings));
                 state.excluded = read.excluded;
+                state.inventory = read.inventory;
             }
             ["subscriptions", namespace, name, _] => {
                 let value = self.value(path, id)?;
-                files::add_bindings(self.subscription(namespace, name), value.pointer("/bindingClusters"));
+                files::add_bindings(self.subscription(namespace, name), Some(&value));
             }
             ["registrations", "clusters", _] => {
                 let registration: Registration = self.typed(path, id)?;
@@ -148,8 +150,8 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    fn manifest_slot(&mut self, cluster: &str, directory: &str) -> &mut Slot {
-        self.manifests.entry((cluster.to_owned(), directory.to_owned())).or_default()
+    fn slot(&mut self, cluster: &str, directory: &str) -> &mut Slot {
+        self.slots.entry((cluster.to_owned(), directory.to_owned())).or_default()
     }
 
     fn subscription(&mut self, namespace: &str, name: &str) -> &mut super::SubscriptionState {
@@ -160,10 +162,10 @@ impl Reader<'_, '_> {
     }
 
     fn finish(mut self) -> Result<State, ReadError> {
-        for ((cluster, directory), (file, manifests)) in std::mem::take(&mut self.manifests) {
+        for ((cluster, directory), (file, files)) in std::mem::take(&mut self.slots) {
             let path = format!("clusters/{cluster}/{directory}/description.yaml");
             let id = file.ok_or_else(|| malformed(&path, "the file is missing".to_owned()))?;
-            let description = self.description(&path, id, manifests)?;
+            let description = self.description(&path, id, files)?;
             self.state
                 .clusters
                 .entry(cluster)
@@ -173,12 +175,7 @@ impl Reader<'_, '_> {
         Ok(self.state)
     }
 
-    fn description(
-        &mut self,
-        path: &str,
-        id: ObjectId,
-        manifests: BTreeMap<String, Leaf>,
-    ) -> Result<DescriptionState, ReadError> {
+    fn description(&mut self, path: &str, id: ObjectId, files: BTreeMap<String, Leaf>) -> Result<DescriptionState, ReadError> {
         let parsed = match self.descriptions.get(&id) {
             Some(parsed) => parsed.clone(),
             None => {
@@ -187,17 +184,15 @@ impl Reader<'_, '_> {
                 parsed
             }
         };
-        let feeds = parsed.feeds.iter().map(|file| FeedState {
-            feed: file.feed.clone(),
-            digest: file.digest,
-            manifest: file.manifest.clone(),
-        });
+        let unnamed = || malformed(path, "a feed names neither a manifest nor a release".to_owned());
+        let feeds = parsed.feeds.iter().map(|file| file.read().ok_or_else(unnamed));
+        let feeds: Vec<FeedState> = feeds.collect::<Result<_, _>>()?;
         let file = Leaf::known(id);
-        let (tree_id, trees) = tree::description_trees(&file, &manifests);
+        let (tree_id, trees) = tree::description_trees(&file, &files);
         Ok(DescriptionState {
             digest: parsed.digest,
-            feeds: feeds.collect(),
-            manifests,
+            feeds,
+            files,
             file,
             trees,
             id: tree_id,

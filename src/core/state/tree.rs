@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files;
 use super::{DescriptionState, Leaf, State};
 use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::tree::write_git_tree;
 
 /// A git object with its content.
@@ -38,14 +39,18 @@ fn tree(entries: &[(&str, bool, ObjectId)]) -> NewObject {
 }
 
 /// The tree of one Description's directory and those below it.
-pub(super) fn description_trees(file: &Leaf, manifests: &BTreeMap<String, Leaf>) -> (ObjectId, Vec<NewObject>) {
+pub(super) fn description_trees(file: &Leaf, files: &BTreeMap<String, Leaf>) -> (ObjectId, Vec<NewObject>) {
     let mut entries = vec![("description.yaml", false, file.id)];
     let mut trees = Vec::new();
-    if !manifests.is_empty() {
-        let below: Vec<_> = manifests.iter().map(|(name, leaf)| (name.as_str(), false, leaf.id)).collect();
-        let below = tree(&below);
-        entries.push(("manifests", true, below.id));
-        trees.push(below);
+    for directory in [MANIFESTS, RELEASES] {
+        let inside = |path| str::strip_prefix(path, directory)?.strip_prefix('/');
+        let below = files.iter().filter_map(|(path, leaf)| Some((inside(path)?, false, leaf.id)));
+        let below: Vec<_> = below.collect();
+        if !below.is_empty() {
+            let below = tree(&below);
+            entries.push((directory, true, below.id));
+            trees.push(below);
+        }
     }
     let directory = tree(&entries);
     let id = directory.id;
@@ -90,7 +95,7 @@ impl Builder {
     fn description(&mut self, description: &DescriptionState) {
         if !self.seen.contains(&description.id) {
             self.leaf(&description.file);
-            description.manifests.values().for_each(|leaf| self.leaf(leaf));
+            description.files.values().for_each(|leaf| self.leaf(leaf));
             for tree in &description.trees {
                 self.add(tree.clone());
             }
@@ -167,8 +172,8 @@ pub fn paths(state: &State) -> Vec<(String, Leaf)> {
         for (directory, description) in descriptions {
             let base = format!("clusters/{namespace}/{directory}");
             all.push((format!("{base}/description.yaml"), description.file.clone()));
-            let manifests = description.manifests.iter();
-            all.extend(manifests.map(|(name, leaf)| (format!("{base}/manifests/{name}"), leaf.clone())));
+            let files = description.files.iter();
+            all.extend(files.map(|(path, leaf)| (format!("{base}/{path}"), leaf.clone())));
         }
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));

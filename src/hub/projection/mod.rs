@@ -20,8 +20,8 @@ use super::metrics::Metrics;
 use super::registry::{Live, Registry};
 use super::revision::Revision;
 use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
-use crate::core::ids::{ClusterId, ObjectId};
-use crate::core::index::{OverrideKind, Reading};
+use crate::core::ids::{ClusterId, ObjectId, ObjectKey};
+use crate::core::index::{Definition, OverrideKind, Reading, is_chart};
 use crate::core::object::Object;
 use crate::core::state::{DescriptionState, subscription_of};
 use crate::core::status::DescriptionReport;
@@ -130,6 +130,7 @@ impl Projection {
         }
         if !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
             self.show_overrides(&before, &revision);
+            self.show_charts(&before, &revision);
         }
         self.show_stale();
     }
@@ -155,9 +156,10 @@ impl Projection {
     }
 
     fn show_clusters(&mut self, before: &Revision, now: &Revision) {
-        let namespaces: BTreeSet<&String> = keys(&before.state.managed_clusters, &now.state.managed_clusters);
+        let namespaces = keys(&before.state.managed_clusters, &now.state.managed_clusters);
         let time = Timestamp::now();
         for namespace in namespaces {
+            let namespace: &str = namespace;
             let record = now.state.managed_clusters.get(namespace);
             let earlier = before.state.managed_clusters.get(namespace);
             let mut changed = self.changed_descriptions(namespace, before, now);
@@ -362,6 +364,7 @@ impl Projection {
             let plural = match key.0 {
                 OverrideKind::Globalization => "globalizations",
                 OverrideKind::Localization => "localizations",
+                OverrideKind::Dividing => continue,
             };
             let namespace = Some(key.1.as_str()).filter(|namespace| !namespace.is_empty());
             match (old.get(key).and_then(Reading::valid), new.get(key).and_then(Reading::valid)) {
@@ -369,6 +372,21 @@ impl Projection {
                 (_, Some(new)) => put(&self.store, APPS_GROUP, plural, new.definition.object.as_value().clone()),
                 (_, None) => drop(self.store.remove(&resource(APPS_GROUP, plural), namespace, &key.2)),
             }
+        }
+    }
+
+    fn show_charts(&self, before: &Revision, now: &Revision) {
+        let (old, new) = (charts(before), charts(now));
+        for (key, chart) in &new {
+            if old.get(key).map(|known| known.digest) != Some(chart.digest) {
+                let mut object = chart.object.as_value().clone();
+                object["metadata"]["namespace"] = serde_json::json!(key.namespace);
+                put(&self.store, APPS_GROUP, "helmcharts", object);
+            }
+        }
+        for key in old.keys().filter(|key| !new.contains_key(*key)) {
+            self.store
+                .remove(&resource(APPS_GROUP, "helmcharts"), key.namespace.as_deref(), &key.name);
         }
     }
 
@@ -407,6 +425,12 @@ fn put(store: &Store, group: &str, plural: &str, value: Value) {
     if let Ok(object) = Object::from_value(value) {
         store.upsert(&resource(group, plural), object);
     }
+}
+
+/// The HelmCharts that can be carried out.
+fn charts(revision: &Revision) -> BTreeMap<&ObjectKey, &Definition> {
+    let feeds = revision.snapshot.feeds.iter();
+    feeds.filter(|(key, _)| is_chart(key)).collect()
 }
 
 /// The keys of two maps, each once.

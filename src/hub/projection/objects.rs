@@ -10,7 +10,7 @@ use crate::core::ids::ObjectId;
 use crate::core::index::Reading;
 use crate::core::schedule::Cluster;
 use crate::core::state::registrations::{Decision, Registration};
-use crate::core::state::{ClusterRecord, DescriptionState, managed_cluster_object, subscription_of};
+use crate::core::state::{ClusterRecord, DescriptionState, binding_status, managed_cluster_object, subscription_of};
 use crate::core::status::{DescriptionReport, Phase};
 
 /// A cluster that was not heard of for this long is not ready; three heartbeats.
@@ -186,7 +186,7 @@ pub(super) fn description(
     json!({
         "apiVersion": APPS_VERSION, "kind": "Description",
         "metadata": {"namespace": cluster.namespace, "name": directory, "labels": labels},
-        "spec": {"deployer": "Generic", "feeds": feeds}, "status": reported.status(live),
+        "spec": {"deployer": state.deployer(), "feeds": feeds}, "status": reported.status(live),
     })
 }
 
@@ -198,23 +198,19 @@ pub(super) fn subscription(revision: &Revision, key: &(String, String), done: us
         None => json!({"apiVersion": APPS_VERSION, "kind": "Subscription", "metadata": {"name": key.1}}),
     };
     object["metadata"]["namespace"] = json!(key.0);
-    let bindings = revision.state.subscriptions.get(key).map(|state| &state.bindings);
-    let bindings: Vec<String> = bindings
-        .into_iter()
-        .flatten()
-        .map(|(namespace, name)| format!("{namespace}/{name}"))
-        .collect();
+    let state = revision.state.subscriptions.get(key);
+    let mut status = state.map(|state| binding_status(&state.bindings)).unwrap_or_default();
+    let desired = state.map_or(0, |state| state.bindings.clusters.len());
     let valid = match errors.first() {
         None => condition("Valid", "True", "Rendered", "carried out as it stands in git".to_owned()),
         Some(first) => condition("Valid", "False", "Held", first.clone()),
     };
-    let (desired, binding_clusters) = (bindings.len(), bindings);
-    object["status"] = json!({
-        "bindingClusters": binding_clusters,
-        "desiredReleases": desired,
-        "completedReleases": done,
-        "conditions": [valid],
-    });
+    status.remove("capacity");
+    status.entry("bindingClusters").or_insert_with(|| json!([]));
+    status.insert("desiredReleases".to_owned(), json!(desired));
+    status.insert("completedReleases".to_owned(), json!(done));
+    status.insert("conditions".to_owned(), json!([valid]));
+    object["status"] = Value::Object(status);
     object
 }
 

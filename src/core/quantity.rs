@@ -1,15 +1,15 @@
-//! Sums of Kubernetes quantities, as many as node capacities need. Exact: no floating point.
+//! Kubernetes quantities, as many as capacities need: sums and how often one goes into another. Exact: no floating point.
 
 /// A sum of quantities of one resource.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Quantity {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Quantity {
     milli: i128,
     binary: bool,
 }
 
 impl Quantity {
     /// Reads `4`, `100m`, `1.5`, `16Gi`, `32777944Ki`, `2e3`, `1G`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let digits = text
             .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-')
             .unwrap_or(text.len());
@@ -22,15 +22,26 @@ impl Quantity {
         Some(Quantity { milli, binary })
     }
 
-    pub(super) fn add(self, other: Quantity) -> Self {
+    /// Whether it is nothing.
+    pub fn is_zero(self) -> bool {
+        self.milli == 0
+    }
+
+    /// How many times a request goes into this quantity; `None` for a request of nothing.
+    pub fn holds(self, request: Quantity) -> Option<i64> {
+        let times = self.milli.max(0).checked_div(request.milli).filter(|_| request.milli > 0)?;
+        Some(i64::try_from(times).unwrap_or(i64::MAX))
+    }
+}
+
+impl std::ops::Add for Quantity {
+    type Output = Quantity;
+
+    fn add(self, other: Quantity) -> Quantity {
         Quantity {
             milli: self.milli.saturating_add(other.milli),
             binary: self.binary || other.binary,
         }
-    }
-
-    pub(super) fn is_zero(self) -> bool {
-        self.milli == 0
     }
 }
 
@@ -76,7 +87,7 @@ mod tests {
 
     fn sum(texts: &[&str]) -> String {
         let all = texts.iter().map(|text| Quantity::parse(text).unwrap());
-        all.fold(Quantity::default(), Quantity::add).to_string()
+        all.fold(Quantity::default(), |sum, one| sum + one).to_string()
     }
 
     #[test]
@@ -87,5 +98,14 @@ mod tests {
         assert_eq!(sum(&["32777944Ki", "1Ki"]), "32777945Ki");
         assert_eq!(sum(&["2e3", "1k", "1"]), "3001");
         assert_eq!(Quantity::parse("many"), None);
+    }
+
+    #[test]
+    fn counts_how_often_a_request_fits() {
+        let holds = |of: &str, request: &str| Quantity::parse(of).unwrap().holds(Quantity::parse(request).unwrap());
+        assert_eq!(holds("4", "1500m"), Some(2));
+        assert_eq!(holds("1Gi", "1G"), Some(1));
+        assert_eq!(holds("-1", "1"), Some(0));
+        assert_eq!(holds("4", "0"), None);
     }
 }

@@ -1,0 +1,166 @@
+//! ManagedClusters below `hub/`: what people say about a cluster. Joins nothing with what agents report.
+
+use serde_json::Value;
+
+use super::kinds::{DNS_HINT, invalid, unknown_field, unsupported};
+use super::{Definition, Reading, Snapshot};
+use crate::core::api::CLUSTERS_GROUP;
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ClusterId, is_dns_name};
+use crate::core::object::Object;
+use crate::core::selector::{Labels, check_label};
+use crate::core::taint::Taint;
+
+/// A ManagedCluster below `hub/`: what people say about a cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterDefinition {
+    /// Name.
+    pub name: String,
+    /// The dedicated namespace, where it states one.
+    pub namespace: Option<String>,
+    /// The cluster id that is approved ahead of its first contact.
+    pub cluster_id: Option<ClusterId>,
+    /// Labels.
+    pub labels: Labels,
+    /// Taints, where it states any; an empty list takes away what was there.
+    pub taints: Option<Vec<Taint>>,
+}
+
+/// A taint that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidTaint {
+    /// JSON pointer in the ManagedCluster.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The taints of a ManagedCluster, in its order; `None` where it states none.
+pub fn read_taints(object: &Object) -> Result<Option<Vec<Taint>>, InvalidTaint> {
+    let at = |index: usize, field: &str, message: String| InvalidTaint {
+        pointer: format!("/spec/taints/{index}{field}"),
+        message,
+    };
+    let list = match object.pointer("/spec/taints") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => {
+            return Err(InvalidTaint {
+                pointer: "/spec/taints".to_owned(),
+                message: "taints are a list".to_owned(),
+            });
+        }
+    };
+    let mut taints: Vec<Taint> = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let spec = serde_json::from_value(value.clone()).map_err(|error| at(index, "", error.to_string()))?;
+        let taint = Taint::parse(&spec).map_err(|invalid| at(index, &format!("/{}", invalid.field), invalid.message))?;
+        if taints
+            .iter()
+            .any(|known| (&known.key, known.effect) == (&taint.key, taint.effect))
+        {
+            let message = format!("a second taint with key {} and effect {}", taint.key, taint.effect.as_str());
+            return Err(at(index, "/key", message));
+        }
+        taints.push(taint);
+    }
+    Ok(Some(taints))
+}
+
+fn read_stated_taints(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Vec<Taint>> {
+    read_taints(&definition.object).unwrap_or_else(|wrong| {
+        out.push(invalid(definition, &wrong.pointer, wrong.message, "correct the taint"));
+        None
+    })
+}
+
+/// Adds an object below `hub/`.
+pub(super) fn add_hub_object(snapshot: &mut Snapshot, definition: &Definition, out: &mut Vec<Diagnostic>) {
+    let object = &definition.object;
+    if (object.group(), object.kind()) != (CLUSTERS_GROUP, "ManagedCluster") {
+        out.push(unsupported(definition, "/kind", &format!("{} below hub/", object.kind())));
+        return;
+    }
+    let before = out.len();
+    let cluster = read_cluster(definition, out).filter(|_| out.len() == before);
+    let reading = cluster.map_or(Reading::Unreadable, |cluster| Reading::Valid(cluster.into()));
+    let name = object.name().to_owned();
+    if let Some(known) = snapshot.clusters.get_mut(&name) {
+        let message = format!("ManagedCluster {name} is defined more than once below hub/");
+        let diagnostic = Diagnostic::error("duplicate-object", message).hint("keep one");
+        out.push(definition.locate(diagnostic, "/metadata/name"));
+        *known = Reading::Unreadable;
+    } else {
+        snapshot.clusters.insert(name, reading);
+    }
+}
+
+fn read_cluster(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<ClusterDefinition> {
+    let object = &definition.object;
+    if !is_dns_name(object.name(), 63, true) {
+        out.push(invalid(
+            definition,
+            "/metadata/name",
+            format!("{:?} is not a cluster name", object.name()),
+            DNS_HINT,
+        ));
+    }
+    if let Some(namespace) = object.namespace().filter(|namespace| !is_dns_name(namespace, 63, false)) {
+        out.push(invalid(
+            definition,
+            "/metadata/namespace",
+            format!("{namespace:?} is not a namespace name"),
+            DNS_HINT,
+        ));
+    }
+    let known = ["clusterId", "clusterType", "syncMode", "taints"];
+    for field in object
+        .pointer("/spec")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(field, _)| field)
+    {
+        if !known.contains(&field.as_str()) {
+            out.push(unknown_field(definition, &format!("/spec/{field}")));
+        }
+    }
+    let cluster_id = match object
+        .pointer("/spec/clusterId")
+        .and_then(Value::as_str)
+        .map(str::parse::<ClusterId>)
+    {
+        None => None,
+        Some(Ok(id)) => Some(id),
+        Some(Err(error)) => {
+            out.push(invalid(
+                definition,
+                "/spec/clusterId",
+                error.to_string(),
+                "kubectl get ns kube-system -o jsonpath={.metadata.uid}",
+            ));
+            None
+        }
+    };
+    Some(ClusterDefinition {
+        name: object.name().to_owned(),
+        namespace: object.namespace().map(str::to_owned),
+        cluster_id,
+        labels: read_labels(definition, out),
+        taints: read_stated_taints(definition, out),
+    })
+}
+
+fn read_labels(definition: &Definition, out: &mut Vec<Diagnostic>) -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in definition.object.labels() {
+        match check_label(key, value) {
+            Ok(()) => drop(labels.insert(key.to_owned(), value.to_owned())),
+            Err(problem) => {
+                let pointer = format!("/metadata/labels/{}", key.replace('~', "~0").replace('/', "~1"));
+                out.push(invalid(definition, &pointer, problem, "correct the label"));
+            }
+        }
+    }
+    labels
+}

@@ -1,0 +1,99 @@
+//! HelmCharts from source objects: checked where they stand, and again after overrides. Fetches no chart.
+
+use serde_json::Value;
+
+use super::kinds::{DNS_HINT, invalid, parse_spec, read_spec};
+use super::{Definition, Snapshot};
+use crate::core::api::helm::HelmChartSpec;
+use crate::core::api::{APPS_GROUP, APPS_VERSION};
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectKey, is_dns_name};
+
+/// The kind that becomes a HelmRelease.
+const HELM_CHART: &str = "HelmChart";
+
+/// What is wrong with a field of a chart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChartProblem {
+    /// JSON pointer.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Whether an object is a HelmChart of ours.
+pub fn is_chart(key: &ObjectKey) -> bool {
+    (key.group.as_str(), key.kind.as_str()) == (APPS_GROUP, HELM_CHART)
+}
+
+/// Adds a HelmChart to the feeds; one that cannot be carried out holds what is made of it.
+pub(super) fn add_chart(snapshot: &mut Snapshot, key: ObjectKey, definition: Definition, out: &mut Vec<Diagnostic>) {
+    let before = out.len();
+    if definition.object.api_version() != APPS_VERSION {
+        let message = format!("unknown apiVersion {:?} of a HelmChart", definition.object.api_version());
+        out.push(invalid(
+            &definition,
+            "/apiVersion",
+            message,
+            "write apps.clusternet.io/v1alpha1",
+        ));
+    }
+    if let Some(spec) = read_spec::<HelmChartSpec>(&definition, out) {
+        let problems = problems(&spec);
+        out.extend(
+            problems
+                .into_iter()
+                .map(|(pointer, message)| invalid(&definition, pointer, message, hint(pointer))),
+        );
+    }
+    if out.len() == before {
+        snapshot.feeds.insert(key, definition);
+    } else {
+        snapshot.unusable.insert(key);
+    }
+}
+
+/// Reads the spec of a chart that overrides have changed.
+pub fn read_chart(spec: &Value) -> Result<HelmChartSpec, ChartProblem> {
+    let (result, unknown) = parse_spec::<HelmChartSpec>(spec.clone());
+    let problem = |pointer: &str, message: String| ChartProblem {
+        pointer: pointer.to_owned(),
+        message,
+    };
+    if let Some(pointer) = unknown.first() {
+        return Err(problem(pointer, "a HelmChart has no such field".to_owned()));
+    }
+    let spec = result.map_err(|(pointer, message)| problem(&pointer, message))?;
+    match problems(&spec).pop() {
+        Some((pointer, message)) => Err(problem(pointer, message)),
+        None => Ok(spec),
+    }
+}
+
+fn problems(spec: &HelmChartSpec) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if !["http://", "https://", "oci://"]
+        .iter()
+        .any(|scheme| spec.repo.starts_with(scheme))
+    {
+        found.push(("/spec/repo", format!("{:?} is no chart repository", spec.repo)));
+    }
+    if spec.chart.is_empty() {
+        found.push(("/spec/chart", "the chart has no name".to_owned()));
+    }
+    if !is_dns_name(&spec.target_namespace, 63, false) {
+        found.push((
+            "/spec/targetNamespace",
+            format!("{:?} is not a namespace name", spec.target_namespace),
+        ));
+    }
+    found
+}
+
+fn hint(pointer: &str) -> &'static str {
+    match pointer {
+        "/spec/repo" => "use http://, https:// or oci://",
+        "/spec/targetNamespace" => DNS_HINT,
+        _ => "name the chart as its repository does",
+    }
+}

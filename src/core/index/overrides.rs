@@ -1,0 +1,399 @@
+//! Localizations and Globalizations from source objects: typed, checked, with every patch parsed. Applies none of them.
+
+use serde_json::Value;
+
+use super::bundle::is_bundle;
+use super::kinds::{invalid, placed, read_spec, unknown_field};
+use super::{Definition, Reading, Snapshot};
+use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
+use crate::core::api::subscription::Feed;
+use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::{ObjectId, ObjectKey};
+use crate::core::object::{Object, type_name};
+use crate::core::selector::Selector;
+use crate::core::yaml::{self, Limits};
+
+/// The priority of an override that states none.
+const DEFAULT_PRIORITY: i64 = 500;
+
+/// Globalizations apply before Localizations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OverrideKind {
+    /// For every cluster that its selector matches.
+    Globalization,
+    /// For the cluster whose dedicated namespace it lives in.
+    Localization,
+    /// A Subscription's dividing: a cluster's share of the replicas. No file defines one.
+    Dividing,
+}
+
+impl OverrideKind {
+    /// From the kind's spelling.
+    pub fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "Globalization" => Some(OverrideKind::Globalization),
+            "Localization" => Some(OverrideKind::Localization),
+            _ => None,
+        }
+    }
+
+    /// The kind's spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OverrideKind::Globalization => "Globalization",
+            OverrideKind::Localization => "Localization",
+            OverrideKind::Dividing => "Subscription",
+        }
+    }
+}
+
+/// When a changed override takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// With the commit.
+    ApplyNow,
+    /// With the next change of the Subscription's feeds, placement or other overrides.
+    ApplyLater,
+}
+
+/// An override that can be carried out.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// Globalization or Localization.
+    pub kind: OverrideKind,
+    /// Namespace; empty for a Globalization.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Higher applies later and wins.
+    pub priority: i64,
+    /// When it takes effect.
+    pub policy: Policy,
+    /// The object that it changes.
+    pub feed: ObjectKey,
+    /// Globalization: the clusters that it is for; `None` means all.
+    pub selector: Option<Selector>,
+    /// Patches in order.
+    pub entries: Vec<Entry>,
+    /// Digest of the whole object.
+    pub digest: ObjectId,
+    /// Where it is defined.
+    pub definition: Definition,
+}
+
+/// One patch.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Position in `spec.overrides`.
+    pub index: usize,
+    /// Its name; may be empty.
+    pub name: String,
+    /// Its dialect.
+    pub kind: PatchKind,
+    /// Whether it changes the HelmChart itself instead of its values.
+    pub chart: bool,
+    /// The patch itself.
+    pub value: Value,
+}
+
+/// The dialects of patches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PatchKind {
+    /// No patch at all: the value is blank, or only a comment.
+    Blank,
+    /// Values over values, as the `helm` program merges them.
+    Helm,
+    /// RFC 7386.
+    MergePatch,
+    /// RFC 6902 in the dialect of evanphx/json-patch v4.
+    JsonPatch,
+    /// A merge patch to the text that a field holds.
+    FieldMergePatch(FieldText),
+    /// A JSON patch to the text that a field holds.
+    FieldJsonPatch(FieldText),
+}
+
+/// A field that holds JSON or YAML as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldText {
+    /// Keys and list indices on the way to it. Keys that hold a `/` cannot be named, as in Clusternet.
+    pub path: Vec<String>,
+    /// How the text is read and written.
+    pub format: FieldFormat,
+}
+
+/// How a field's text is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldFormat {
+    /// JSON, written with four spaces of indentation.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// An override that cannot be carried out: it holds its feed in the clusters that it is for.
+#[derive(Debug, Clone)]
+pub struct BrokenOverride {
+    /// Globalization or Localization.
+    pub kind: OverrideKind,
+    /// Namespace; empty for a Globalization.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The object that it would change.
+    pub feed: ObjectKey,
+    /// The clusters that it is for, as far as that can be read; `None` means all.
+    pub selector: Option<Selector>,
+}
+
+/// Adds a Localization or Globalization; one that cannot be carried out holds its feed where it would apply.
+pub(super) fn add_override(
+    snapshot: &mut Snapshot,
+    kind: OverrideKind,
+    key: &ObjectKey,
+    definition: &Definition,
+    out: &mut Vec<Diagnostic>,
+) {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    let before = out.len();
+    let reading = match read_spec::<OverrideSpec>(definition, out) {
+        Some(spec) => read_override(&spec, kind, key, definition, out).filter(|_| out.len() == before),
+        None => None,
+    };
+    match reading {
+        Some(value) => drop(
+            snapshot
+                .overrides
+                .insert((kind, namespace, key.name.clone()), Reading::Valid(value.into())),
+        ),
+        None => {
+            snapshot
+                .broken_overrides
+                .extend(broken(kind, &namespace, key, &definition.object));
+            snapshot
+                .overrides
+                .insert((kind, namespace, key.name.clone()), Reading::Unreadable);
+        }
+    }
+}
+
+/// What can still be known of an override that cannot be carried out: its feed and whom it is for.
+fn broken(kind: OverrideKind, namespace: &str, key: &ObjectKey, object: &Object) -> Option<BrokenOverride> {
+    let feed: Feed = serde_json::from_value(object.pointer("/spec/feed")?.clone()).ok()?;
+    let affinity = object
+        .pointer("/spec/clusterAffinity")
+        .cloned()
+        .and_then(|value| serde_json::from_value(value).ok());
+    let selector = affinity.and_then(|affinity| Selector::parse(&affinity).ok());
+    Some(BrokenOverride {
+        kind,
+        namespace: namespace.to_owned(),
+        name: key.name.clone(),
+        feed: placed(&feed).key(),
+        selector,
+    })
+}
+
+fn read_override(
+    spec: &OverrideSpec,
+    kind: OverrideKind,
+    key: &ObjectKey,
+    definition: &Definition,
+    out: &mut Vec<Diagnostic>,
+) -> Option<Override> {
+    let policy = read_policy(spec, definition, out)?;
+    let priority = spec.priority.unwrap_or(DEFAULT_PRIORITY);
+    if !(0..=1000).contains(&priority) {
+        out.push(invalid(
+            definition,
+            "/spec/priority",
+            format!("priority {priority} is out of range"),
+            "use 0 to 1000",
+        ));
+    }
+    if kind == OverrideKind::Localization && spec.cluster_affinity.is_some() {
+        out.push(unknown_field(definition, "/spec/clusterAffinity"));
+    }
+    let feed = placed(&spec.feed).key();
+    if is_bundle(&feed) {
+        let hint = "name the objects in it, each in an override of its own";
+        out.push(invalid(
+            definition,
+            "/spec/feed",
+            "a Bundle itself cannot be overridden",
+            hint,
+        ));
+    }
+    let selector = match spec.cluster_affinity.as_ref().map(Selector::parse).transpose() {
+        Ok(selector) => selector,
+        Err(error) => {
+            out.push(invalid(
+                definition,
+                &format!("/spec/clusterAffinity{}", error.pointer),
+                error.message,
+                "correct the selector",
+            ));
+            None
+        }
+    };
+    let entries = spec
+        .overrides
+        .iter()
+        .enumerate()
+        .filter_map(|(index, config)| read_entry(config, index, definition, out))
+        .collect();
+    Some(Override {
+        kind,
+        namespace: key.namespace.clone().unwrap_or_default(),
+        name: key.name.clone(),
+        priority,
+        policy,
+        feed,
+        selector,
+        entries,
+        digest: definition.digest,
+        definition: definition.clone(),
+    })
+}
+
+fn read_policy(spec: &OverrideSpec, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Policy> {
+    match spec.override_policy.as_deref() {
+        None | Some("" | "ApplyNow") => Some(Policy::ApplyNow),
+        Some("ApplyLater") => Some(Policy::ApplyLater),
+        Some(other) => {
+            let message = format!("unknown overridePolicy {other:?}");
+            out.push(invalid(
+                definition,
+                "/spec/overridePolicy",
+                message,
+                "use ApplyNow or ApplyLater",
+            ));
+            None
+        }
+    }
+}
+
+fn read_entry(config: &OverrideConfig, index: usize, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Entry> {
+    let pointer = format!("/spec/overrides/{index}");
+    let kind = read_kind(config, &pointer, definition, out)?;
+    let value = read_value(config, index, &pointer, definition, out)?;
+    let kind = if value.is_null() { PatchKind::Blank } else { kind };
+    if let Some(want) = shape_problem(&kind, &value) {
+        let message = format!(
+            "entry {} ({index}): {want}, this is {}",
+            quoted(&config.name),
+            type_name(&value)
+        );
+        out.push(invalid(definition, &format!("{pointer}/value"), message, CORRECT_THE_PATCH));
+        return None;
+    }
+    Some(Entry {
+        index,
+        name: config.name.clone(),
+        kind,
+        chart: config.override_chart,
+        value,
+    })
+}
+
+const CORRECT_THE_PATCH: &str = "correct the patch; the feed keeps its last result";
+
+/// The patch as kubectl reads YAML; null where there is none.
+fn read_value(
+    config: &OverrideConfig,
+    index: usize,
+    pointer: &str,
+    definition: &Definition,
+    out: &mut Vec<Diagnostic>,
+) -> Option<Value> {
+    if config.value.trim().is_empty() {
+        return Some(Value::Null);
+    }
+    match yaml::parse_value(&config.value, &Limits::default()) {
+        Ok(value) => Some(value),
+        Err(problem) => {
+            let message = format!(
+                "entry {} ({index}): the value is neither YAML nor JSON: {}",
+                quoted(&config.name),
+                problem.message
+            );
+            out.push(invalid(definition, &format!("{pointer}/value"), message, CORRECT_THE_PATCH));
+            None
+        }
+    }
+}
+
+/// What a patch of this dialect has to be, where the value is something else.
+fn shape_problem(kind: &PatchKind, value: &Value) -> Option<&'static str> {
+    match kind {
+        PatchKind::Blank => None,
+        PatchKind::Helm if value.is_object() => None,
+        PatchKind::MergePatch | PatchKind::FieldMergePatch(_) if value.is_object() => None,
+        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) if value.is_array() => None,
+        PatchKind::Helm => Some("values are a mapping"),
+        PatchKind::MergePatch | PatchKind::FieldMergePatch(_) => Some("a merge patch is a mapping"),
+        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) => Some("a JSON patch is a list of operations"),
+    }
+}
+
+fn read_kind(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<PatchKind> {
+    Some(match config.patch_type.as_str() {
+        "Helm" => PatchKind::Helm,
+        "MergePatch" => PatchKind::MergePatch,
+        "JSONPatch" => PatchKind::JsonPatch,
+        "FieldMergePatch" => PatchKind::FieldMergePatch(read_field(config, pointer, definition, out)?),
+        "FieldJSONPatch" => PatchKind::FieldJsonPatch(read_field(config, pointer, definition, out)?),
+        other => {
+            let hint = "use MergePatch, JSONPatch, FieldJSONPatch, FieldMergePatch or Helm";
+            let message = format!("unknown override type {other:?}");
+            out.push(invalid(definition, &format!("{pointer}/type"), message, hint));
+            return None;
+        }
+    })
+}
+
+/// Both parts are checked, so that people see everything that is wrong with an entry at once.
+fn read_field(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<FieldText> {
+    let path = read_path(config, pointer, definition, out);
+    let format = match config.field_format.as_str() {
+        "JSON" => Some(FieldFormat::Json),
+        "YAML" => Some(FieldFormat::Yaml),
+        other => {
+            let message = match other {
+                "" => format!("a {} needs a fieldFormat", config.patch_type),
+                other => format!("unknown fieldFormat {other:?}"),
+            };
+            let field = format!("{pointer}/fieldFormat");
+            out.push(invalid(definition, &field, message, "use JSON or YAML"));
+            None
+        }
+    };
+    Some(FieldText {
+        path: path?,
+        format: format?,
+    })
+}
+
+fn read_path(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Vec<String>> {
+    let path = config.field_path.as_str();
+    let tokens: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+    if path.starts_with('/') && tokens.iter().all(|token| !token.is_empty()) {
+        return Some(tokens);
+    }
+    let message = match path {
+        "" => format!("a {} needs a fieldPath", config.patch_type),
+        path => format!("{path:?} is no path to a field"),
+    };
+    let hint = "write keys and list indices with a / before each, as in /data/server.conf";
+    out.push(invalid(definition, &format!("{pointer}/fieldPath"), message, hint));
+    None
+}
+
+/// An entry's name for messages.
+pub fn quoted(name: &str) -> String {
+    if name.is_empty() {
+        "without a name".to_owned()
+    } else {
+        format!("{name:?}")
+    }
+}

@@ -1,0 +1,152 @@
+//! What holds for any history of a small repository: with memory and without, in any order of files, read back and run again.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::yaml;
+
+const BUNDLE: &str = "apiVersion: branchline.io/v1alpha1\nkind: Bundle\nmetadata: {name: base}\nspec: {path: PATH}\n";
+const CHART: &str = "apiVersion: apps.clusternet.io/v1alpha1\nkind: HelmChart\nmetadata: {name: db}\nspec: \
+                     {repo: oci://r, chart: db, version: 'VERSION', targetNamespace: db}\n";
+
+/// A repository with every kind of feed, that edits start from.
+fn seeded() -> World {
+    let mut world = World::new(TWO);
+    let bundle = "  - {apiVersion: branchline.io/v1alpha1, kind: Bundle, name: base}\n";
+    world
+        .write("s1.yaml", &(subscription("s1", "{env: prod}", &["c0", "c1", "c2"]) + bundle))
+        .write("bundle.yaml", &BUNDLE.replace("PATH", "base"))
+        .write("base/chart.yaml", &CHART.replace("VERSION", "1"));
+    for name in ["c0", "c1", "c2"] {
+        world.write(&format!("{name}.yaml"), &config(name, "v0"));
+    }
+    world.write("base/f0.yaml", &config("f0", "v0")).run();
+    world
+}
+
+/// One edit of a small repository.
+fn edit() -> impl Strategy<Value = (String, Option<String>)> {
+    let feed = (0..3u8, 0..3u8).prop_map(|(n, v)| (format!("c{n}.yaml"), Some(config(&format!("c{n}"), &format!("v{v}")))));
+    let selectors = prop::sample::select(vec!["{env: prod}", "{tier: edge}", "{env: none}"]);
+    let sub = (0..2u8, selectors, prop::collection::btree_set(0..3u8, 0..3)).prop_map(|(n, selector, feeds)| {
+        let names: Vec<String> = feeds.iter().map(|n| format!("c{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let bundle = "  - {apiVersion: branchline.io/v1alpha1, kind: Bundle, name: base}\n";
+        let of_bundle = if n == 1 && !names.is_empty() { bundle } else { "" };
+        (
+            format!("s{n}.yaml"),
+            Some(subscription(&format!("s{n}"), selector, &names) + of_bundle),
+        )
+    });
+    let policy = prop::sample::select(vec!["ApplyNow", "ApplyLater"]);
+    let patch = prop::sample::select(vec![
+        r#"{"data":{"key":"east"}}"#,
+        r#"{"metadata":{"namespace":"moved"}}"#,
+        r#"{"kind":"Secret"}"#,
+    ]);
+    let local = (policy, patch, 0..3usize).prop_map(|(policy, patch, comments)| {
+        let text = localization("l", policy, 5, "MergePatch", patch).replace("name: web", "name: c1");
+        ("l.yaml".to_owned(), Some("# why\n".repeat(comments) + &text))
+    });
+    let patched = prop::sample::select(DIALECTS.to_vec()).prop_map(|(patch_type, value)| {
+        (
+            "d.yaml".to_owned(),
+            Some(patching("ApplyNow", patch_type, value).replace("name: web", "name: c2")),
+        )
+    });
+    let in_folder =
+        (0..3u8, 0..2u8).prop_map(|(n, v)| (format!("base/f{n}.yaml"), Some(config(&format!("f{n}"), &format!("v{v}")))));
+    let chart = prop::sample::select(vec!["1", "2", "[]"])
+        .prop_map(|version| ("base/chart.yaml".to_owned(), Some(CHART.replace("VERSION", version))));
+    let bundle = prop::sample::select(vec!["base", ".", "none"])
+        .prop_map(|path| ("bundle.yaml".to_owned(), Some(BUNDLE.replace("PATH", path))));
+    let file = prop::sample::select(vec![
+        "c0.yaml",
+        "c1.yaml",
+        "s0.yaml",
+        "s1.yaml",
+        "l.yaml",
+        "d.yaml",
+        "bundle.yaml",
+        "base/f0.yaml",
+        "base/f1.yaml",
+        "base/chart.yaml",
+    ]);
+    let broken = file.clone().prop_map(|file| (file.to_owned(), Some("kind: [\n".to_owned())));
+    let removed = file.prop_map(|file| (file.to_owned(), None));
+    prop_oneof![4 => feed, 4 => sub, 2 => local, 2 => patched, 3 => in_folder, 1 => chart, 2 => bundle, 2 => broken, 2 => removed]
+}
+
+proptest! {
+    /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
+    /// object has two owners in a cluster.
+    #[test]
+    fn incremental_equals_full(edits in prop::collection::vec(edit(), 1..12)) {
+        let mut world = seeded();
+        for (path, text) in edits {
+            match text {
+                Some(text) => drop(world.files.insert(path, text)),
+                None => drop(world.files.remove(&path)),
+            }
+            let previous = world.state.clone();
+            world.run();
+            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), ..World::default() };
+            let full = cold.outcome(&previous);
+            prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
+            prop_assert_eq!(&full.diagnostics, &world.diagnostics);
+            for (cluster, descriptions) in &world.state.clusters {
+                let all: Vec<&String> = descriptions.values().flat_map(|d| d.files.keys()).collect();
+                let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
+                prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
+            }
+        }
+    }
+    /// Neither the order nor the names of files matter, nor how documents are spread over them.
+    #[test]
+    fn the_order_of_files_does_not_matter(edits in prop::collection::vec(edit(), 1..12), reversed in any::<bool>()) {
+        let mut world = seeded();
+        edits.into_iter().filter_map(|(path, text)| Some((path, text?))).for_each(|(path, text)| drop(world.files.insert(path, text)));
+        world.files.retain(|_, text| !text.contains("kind: ["));
+        world.state = State::default();
+        let mut other = World { clusters: world.clusters.clone(), ..World::default() };
+        let (inside, outside): (Vec<_>, Vec<_>) = world.files.clone().into_iter().partition(|(path, _)| path.starts_with("base/"));
+        for (folder, mut files) in [("base/", inside), ("", outside)] {
+            if reversed {
+                files.reverse();
+            }
+            let texts: Vec<String> = files.into_iter().map(|(_, text)| text).collect();
+            other.files.insert(format!("{folder}all.yaml"), texts.join("\n---\n"));
+        }
+        prop_assert_eq!(state::build(&world.run().state).root, state::build(&other.run().state).root);
+    }
+
+    /// A rendered tree read back gives the same objects, and the next run from it changes nothing.
+    #[test]
+    fn a_tree_read_back_is_the_tree(edits in prop::collection::vec(edit(), 1..12)) {
+        let mut world = seeded();
+        for (path, text) in edits {
+            match text {
+                Some(text) => drop(world.files.insert(path, text)),
+                None => drop(world.files.remove(&path)),
+            }
+            world.run();
+        }
+        let paths = state::paths(&world.state);
+        let files: BTreeMap<String, ObjectId> = paths.iter().map(|(path, leaf)| (path.clone(), leaf.id)).collect();
+        let read = state::read(&files, &mut |id| Ok(world.contents[&id].clone())).unwrap();
+        prop_assert_eq!(state::build(&read).root, state::build(&world.state).root);
+        for (namespace, descriptions) in &read.clusters {
+            for (directory, description) in descriptions {
+                prop_assert_eq!(&description.feeds, &world.state.clusters[namespace][directory].feeds);
+            }
+        }
+        for (path, leaf) in paths.iter().filter(|(path, _)| path.contains("/manifests/") || path.contains("/releases/")) {
+            let text = String::from_utf8(world.contents[&leaf.id].clone()).unwrap();
+            let value = yaml::parse_value(&text, &Limits::default()).unwrap();
+            prop_assert_eq!(yaml::emit(&value), text, "{}", path);
+            prop_assert!(crate::core::object::Object::from_value(value).is_ok(), "{}", path);
+        }
+        let again = world.outcome(&read);
+        prop_assert_eq!(state::build(&again.state).root, state::build(&read).root);
+    }
+}
