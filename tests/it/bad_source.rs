@@ -367,10 +367,8 @@ fn a_name_that_is_not_utf8_is_an_error_and_holds() {
 #[test]
 fn what_this_version_does_not_carry_out_is_never_ignored() {
     let case = Case::new();
-    let other = subscription("db", &[("name", "a")], &[config_map_feed("db")]).replace(
-        "\"subscribers\"",
-        "\"schedulerName\": \"mine\",\n    \"subscribers\"",
-    );
+    let other = subscription("db", &[("name", "a")], &[config_map_feed("db")])
+        .replace("\"subscribers\"", "\"schedulerName\": \"mine\",\n    \"subscribers\"");
     case.repo
         .push("scheduler", &[("db.yaml", &(other + "---\n" + &config_map("db", "new")))]);
     let error = case.only_error("db.yaml");
