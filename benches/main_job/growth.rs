@@ -135,9 +135,7 @@ impl HubCore {
         let files = self.repo.files(source, "").unwrap();
         let contents = self.repo.contents().unwrap();
         let read = Instant::now();
-        for (id, format) in self.parses.missing(&files, &limits) {
-            self.parses.insert(id, format, &contents.blob(id).unwrap(), &limits);
-        }
+        self.parses.fill(&files, &limits, |id| contents.blob(id)).unwrap();
         let (snapshot, diagnostics) = index::build(&files, &self.parses, &limits);
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
         let indexed = Instant::now();

@@ -34,17 +34,20 @@ const REPORT_BYTES: usize = 1 << 20;
 /// Pauses before what failed is tried again. Long in the end, because what an API server refuses it mostly goes on refusing.
 const AFTER_FAILURE: Backoff = Backoff {
     first: Duration::from_secs(4),
+    steady: 0,
     longest: Duration::from_secs(300),
 };
 /// Pauses before an API server that does not answer is asked again.
 const WHILE_DOWN: Backoff = Backoff {
     first: Duration::from_secs(1),
+    steady: 0,
     longest: Duration::from_secs(10),
 };
 
 /// Pauses before content that the hub did not have is asked for again. Mostly its next offer comes first.
 const MISSING_CONTENT: Backoff = Backoff {
     first: Duration::from_millis(500),
+    steady: 0,
     longest: Duration::from_secs(60),
 };
 

@@ -132,12 +132,10 @@ fn add_file(file: &Path, path: String, files: &mut FileTree, contents: &mut Hash
 pub(super) fn index(files: &FileTree, contents: &Contents) -> Result<(Snapshot, Vec<Diagnostic>), CliError> {
     let limits = Limits::default();
     let mut cache = ParseCache::default();
-    for (id, format) in cache.missing(files, &limits) {
-        let bytes = contents
-            .load(id)
-            .map_err(|error| CliError::failed(format!("cannot read content {id}"), "run git fsck").because(error))?;
-        cache.insert(id, format, &bytes, &limits);
-    }
+    cache.fill(files, &limits, |id| {
+        let unreadable = |error| CliError::failed(format!("cannot read content {id}"), "run git fsck").because(error);
+        contents.load(id).map_err(unreadable)
+    })?;
     Ok(index::build(files, &cache, &limits))
 }
 

@@ -17,9 +17,18 @@ fn object(kind: ObjectKind, bytes: Vec<u8>) -> NewObject {
 }
 
 /// A tree of `count` files.
+/// Bytes that do not compress.
+fn random(length: usize) -> Vec<u8> {
+    let hash = |n: usize| *ObjectId::hash(ObjectKind::Blob, &n.to_le_bytes()).as_bytes();
+    (0..length).step_by(20).flat_map(hash).collect()
+}
+
 fn tree(count: usize) -> (ObjectId, Vec<NewObject>) {
     let blobs: Vec<NewObject> = (0..count)
-        .map(|n| object(ObjectKind::Blob, format!("content {n}\n").repeat(n % 50).into_bytes()))
+        .map(|n| match n % 3 {
+            0 => object(ObjectKind::Blob, random(n * 7)),
+            _ => object(ObjectKind::Blob, format!("content {n}\n").repeat(n % 50).into_bytes()),
+        })
         .collect();
     let names: Vec<String> = (0..count).map(|n| format!("f{n}.yaml")).collect();
     let tree = object(

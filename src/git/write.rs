@@ -2,8 +2,7 @@
 
 use std::io::{BufWriter, Write};
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 use git2::{ObjectType, Odb, OdbLookupFlags, Oid, Repository, Signature, Time};
 use sha1::{Digest, Sha1};
 
@@ -15,6 +14,8 @@ use crate::core::state::NewObject;
 const LOOSE_AT_MOST: usize = 20;
 /// Pieces in which a pack is handed to libgit2, whose indexer maps the file anew for every piece.
 const PACK_BUFFER: usize = 1 << 20;
+/// Objects up to this size are stored in a pack as they are.
+const STORED_AT_MOST: usize = 256;
 
 /// A commit to be made.
 #[derive(Debug, Clone)]
@@ -212,15 +213,54 @@ fn write_entries(pack: &mut impl Write, objects: &[&NewObject]) -> std::io::Resu
     pack.write_all(b"PACK\0\0\0\x02")?;
     pack.write_all(&count.to_be_bytes())?;
     let mut entry = Vec::new();
+    let mut deflater = Compress::new(Compression::fast(), true);
     for object in objects {
         entry.clear();
         write_entry_header(&mut entry, object);
-        let mut encoder = ZlibEncoder::new(&mut entry, Compression::fast());
-        encoder.write_all(&object.bytes)?;
-        encoder.finish()?;
+        match object.bytes.len() {
+            ..=STORED_AT_MOST => write_stored(&mut entry, &object.bytes),
+            _ => write_deflated(&mut entry, &mut deflater, &object.bytes)?,
+        }
         pack.write_all(&entry)?;
     }
     Ok(())
+}
+
+/// One zlib stream with one stored block (RFC 1950, RFC 1951 3.2.4). Preparing a deflater clears 128 KiB, which takes longer than everything
+/// else about a small object, and ids in trees do not compress anyway.
+fn write_stored(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEADER: [u8; 2] = [0x78, 0x01];
+    const LAST_BLOCK_STORED: u8 = 1;
+    let length = bytes.len() as u16;
+    out.extend(HEADER);
+    out.push(LAST_BLOCK_STORED);
+    out.extend(length.to_le_bytes());
+    out.extend((!length).to_le_bytes());
+    out.extend(bytes);
+    out.extend(adler32(bytes).to_be_bytes());
+}
+
+/// Checksum of RFC 1950. So few bytes cannot overflow before the remainder is taken.
+fn adler32(bytes: &[u8]) -> u32 {
+    const MODULUS: u32 = 65_521;
+    let (mut a, mut b) = (1, 0);
+    for byte in bytes {
+        a += u32::from(*byte);
+        b += a;
+    }
+    ((b % MODULUS) << 16) | (a % MODULUS)
+}
+
+fn write_deflated(out: &mut Vec<u8>, deflater: &mut Compress, bytes: &[u8]) -> std::io::Result<()> {
+    deflater.reset();
+    loop {
+        // Random bytes grow by an eighth at this level.
+        out.reserve(bytes.len() / 8 * 9 + 64);
+        let rest = bytes.get(deflater.total_in() as usize..).unwrap_or_default();
+        if deflater.compress_vec(rest, out, FlushCompress::Finish)? == Status::StreamEnd {
+            return Ok(());
+        }
+    }
 }
 
 /// Type and length as gitformat-pack describes them: four bits of the length beside the type, then seven a byte.

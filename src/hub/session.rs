@@ -71,14 +71,18 @@ enum SessionError {
 pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     let Session {
         cluster,
-        handle,
+        key,
         address,
-        hello,
-        ..
-    } = &session;
-    let (cluster, handle) = (cluster.clone(), handle.clone());
+        protocol,
+        mut hello,
+        sender,
+        receiver,
+        handle,
+    } = session;
     info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
     warn_of_newer_epoch(&context, &cluster, hello.epoch);
+    // The registry has the status; a second copy for as long as the tunnel stands would cost kilobytes each.
+    hello.status = ClusterStatus::default();
     let (asked, asks) = mpsc::channel(ASKS);
     let incoming = Incoming {
         context: Arc::clone(&context),
@@ -89,19 +93,15 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     let outgoing = Outgoing {
         context: Arc::clone(&context),
         cluster: cluster.clone(),
-        key: session.key,
-        protocol: session.protocol,
-        // The registry has the status; a second copy for as long as the tunnel stands would cost kilobytes each.
-        hello: Hello {
-            status: ClusterStatus::default(),
-            ..session.hello
-        },
-        sender: session.sender,
+        key,
+        protocol,
+        hello,
+        sender,
         offered: None,
         allowed: None,
     };
     let ended = tokio::select! {
-        ended = incoming.serve(session.receiver) => ended,
+        ended = incoming.serve(receiver) => ended,
         ended = outgoing.serve(asks) => ended,
         () = handle.closed().cancelled_owned() => Ok(()),
         // An agent that takes nothing must not hold up the end.
@@ -142,7 +142,8 @@ struct Incoming {
     context: Arc<SessionContext>,
     number: u64,
     cluster: ClusterId,
-    asked: mpsc::Sender<Ask>,
+    /// Boxed, because a channel keeps room for 32 of them from its start.
+    asked: mpsc::Sender<Box<Ask>>,
 }
 
 impl Incoming {
@@ -177,7 +178,7 @@ impl Incoming {
     }
 
     fn ask(&self, ask: Ask) -> Result<(), SessionError> {
-        self.asked.try_send(ask).map_err(|_| SessionError::TooManyAsks)
+        self.asked.try_send(Box::new(ask)).map_err(|_| SessionError::TooManyAsks)
     }
 }
 
@@ -196,7 +197,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    async fn serve(mut self, mut asks: mpsc::Receiver<Ask>) -> Result<(), SessionError> {
+    async fn serve(mut self, mut asks: mpsc::Receiver<Box<Ask>>) -> Result<(), SessionError> {
         let mut revisions = self.context.revisions.clone();
         let welcome = ToAgent::Welcome {
             protocol: self.protocol,
@@ -208,7 +209,7 @@ impl Outgoing {
         let stop = self.context.stop.clone();
         loop {
             tokio::select! {
-                ask = asks.recv() => match ask {
+                ask = asks.recv() => match ask.map(|ask| *ask) {
                     Some(Ask::Content(tree, ids)) => self.send_wanted(tree, ids).await?,
                     Some(Ask::Certificate(csr)) => self.renew(&csr).await?,
                     None => return Ok(()),

@@ -12,15 +12,18 @@ const MOST_GROWTH: u32 = 40;
 pub struct Backoff {
     /// The longest first delay.
     pub first: Duration,
+    /// So many delays are as short as the first one; then they grow.
+    pub steady: u32,
     /// The longest delay of all.
     pub longest: Duration,
 }
 
 impl Default for Backoff {
-    /// A hub that restarts is found again within two seconds; a thousand agents spread over at least as much.
+    /// A hub that is away for some seconds is found again within one; later the bound follows the time for which it has been away.
     fn default() -> Self {
         Backoff {
-            first: Duration::from_millis(250),
+            first: Duration::from_millis(600),
+            steady: 10,
             longest: Duration::from_secs(15),
         }
     }
@@ -28,12 +31,12 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The delay before attempt `attempt` (from 0), with full jitter: anything from nothing to the bound, which grows by half with each
-    /// attempt. So the bound stays about as long as the peer has been away; were it doubled, it would be twice that. `random` is drawn
+    /// attempt after the steady ones. So the bound stays about as long as the peer has been away; were it doubled, it would be twice that. `random` is drawn
     /// evenly from 0.0 to 1.0.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         let bound = self
             .first
-            .mul_f64(GROWTH.powi(attempt.min(MOST_GROWTH).cast_signed()))
+            .mul_f64(GROWTH.powi(attempt.saturating_sub(self.steady).min(MOST_GROWTH).cast_signed()))
             .min(self.longest);
         bound.mul_f64(random.clamp(0.0, 1.0))
     }
@@ -46,11 +49,12 @@ mod tests {
     #[test]
     fn delays_grow_up_to_the_longest_and_are_spread_from_nothing() {
         let backoff = Backoff::default();
-        assert_eq!(backoff.delay(0, 1.0), Duration::from_millis(250));
-        assert_eq!(backoff.delay(2, 1.0), Duration::from_micros(562_500));
-        assert_eq!(backoff.delay(2, 0.5), Duration::from_micros(281_250));
+        assert_eq!(backoff.delay(0, 1.0), Duration::from_millis(600));
+        assert_eq!(backoff.delay(10, 1.0), Duration::from_millis(600));
+        assert_eq!(backoff.delay(12, 1.0), Duration::from_millis(1_350));
+        assert_eq!(backoff.delay(12, 0.5), Duration::from_millis(675));
         assert_eq!(backoff.delay(u32::MAX, 1.0), Duration::from_secs(15));
         assert_eq!(backoff.delay(9, 0.0), Duration::ZERO);
-        assert_eq!(backoff.delay(0, f64::from(7)), Duration::from_millis(250));
+        assert_eq!(backoff.delay(0, f64::from(7)), Duration::from_millis(600));
     }
 }

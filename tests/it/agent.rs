@@ -198,6 +198,7 @@ impl Hub {
             credentials: credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
             backoff: Backoff {
                 first: Duration::from_millis(50),
+                steady: 0,
                 longest: Duration::from_millis(500),
             },
             pending_interval: Duration::from_millis(100),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ use crate::core::yaml::{self, Limits};
 
 const DESCRIPTION: &str = "description.yaml";
 const MANIFESTS: &str = "manifests";
+/// Files that are read without the help of other cores.
+const READ_BY_ONE: usize = 64;
 /// The only deployer that this version carries out.
 const GENERIC: &str = "Generic";
 
@@ -63,24 +66,40 @@ pub fn lay_out(root: ObjectId, contents: &Contents, inventory: &Inventory) -> La
         refused: survey.refused,
         ..Wanted::default()
     };
-    for sub in survey.subs {
-        let order = order_of(&sub, contents, &mut wanted.refused);
-        for file in sub.files {
-            let content = match file.applied {
-                true => Content::NotFetched,
-                false => contents.get(file.blob).map_or(Content::NotFetched, parse),
-            };
-            wanted.objects.push(Desired {
-                order: order.get(&file.path).copied().unwrap_or(u32::MAX),
-                sub: sub.name.clone(),
-                path: file.path,
-                blob: file.blob,
-                content,
-            });
+    let files: usize = survey.subs.iter().map(|sub| sub.files.len()).sum();
+    let read: Vec<_> = match files {
+        // What a worker costs in memory is worth it for a large tree only.
+        ..=READ_BY_ONE => survey.subs.into_iter().map(|sub| read_sub(sub, contents)).collect(),
+        _ => survey.subs.into_par_iter().map(|sub| read_sub(sub, contents)).collect(),
+    };
+    for (name, refusal, objects) in read {
+        if let Some(refusal) = refusal {
+            wanted.refused.entry(name.clone()).or_insert(refusal);
         }
-        wanted.subs.insert(sub.name);
+        wanted.objects.extend(objects);
+        wanted.subs.insert(name);
     }
     Laid::Complete(wanted)
+}
+
+/// A Description's name, why it is refused, and its objects.
+fn read_sub(sub: Sub, contents: &Contents) -> (String, Option<String>, Vec<Desired>) {
+    let (order, refusal) = match order_of(&sub, contents) {
+        Ok(order) => (order, None),
+        Err(refusal) => (HashMap::new(), Some(refusal)),
+    };
+    let desired = |file: File| Desired {
+        order: order.get(&file.path).copied().unwrap_or(u32::MAX),
+        sub: sub.name.clone(),
+        content: match file.applied {
+            true => Content::NotFetched,
+            false => contents.get(file.blob).map_or(Content::NotFetched, parse),
+        },
+        path: file.path,
+        blob: file.blob,
+    };
+    let objects = sub.files.into_iter().map(desired).collect();
+    (sub.name, refusal, objects)
 }
 
 /// One pass over the directories.
@@ -192,23 +211,21 @@ struct FeedFile {
     manifest: String,
 }
 
-/// The place of each file among the feeds. Files that the description does not name come last.
-fn order_of(sub: &Sub, contents: &Contents, refused: &mut BTreeMap<String, String>) -> HashMap<String, u32> {
+/// The place of each file among the feeds, or why the Description is refused. Files that it does not name come last.
+fn order_of(sub: &Sub, contents: &Contents) -> Result<HashMap<String, u32>, String> {
     let Some(bytes) = sub.description.and_then(|id| contents.get(id)) else {
-        return HashMap::new();
+        return Ok(HashMap::new());
     };
     let description: Result<DescriptionFile, String> =
         read_one(bytes).and_then(|value| serde_json::from_value(value).map_err(|error| error.to_string()));
-    let refusal = match description {
-        Ok(description) if description.deployer == GENERIC => return places(&description.feeds),
-        Ok(description) => format!(
+    match description {
+        Ok(description) if description.deployer == GENERIC => Ok(places(&description.feeds)),
+        Ok(description) => Err(format!(
             "deployer {} is not carried out by this version of the agent",
             description.deployer
-        ),
-        Err(error) => format!("{DESCRIPTION}: {error}"),
-    };
-    refused.entry(sub.name.clone()).or_insert(refusal);
-    HashMap::new()
+        )),
+        Err(error) => Err(format!("{DESCRIPTION}: {error}")),
+    }
 }
 
 fn places(feeds: &[FeedFile]) -> HashMap<String, u32> {

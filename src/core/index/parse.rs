@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
@@ -53,6 +54,9 @@ impl Format {
     }
 }
 
+/// Contents that are in memory as text at the same time.
+const PARSED_AT_ONCE: usize = 1_024;
+
 /// Parsed files by content id.
 #[derive(Debug, Default)]
 pub struct ParseCache {
@@ -60,8 +64,26 @@ pub struct ParseCache {
 }
 
 impl ParseCache {
-    /// The contents that have to be loaded before [`super::build`] can see the whole tree.
-    pub fn missing(&self, files: &FileTree, limits: &Limits) -> Vec<(ObjectId, Format)> {
+    /// Parses the contents of a tree that were never parsed before; says how many they were. Loading is one after the other, parsing takes
+    /// every core.
+    pub fn fill<E>(
+        &mut self,
+        files: &FileTree,
+        limits: &Limits,
+        mut load: impl FnMut(ObjectId) -> Result<Vec<u8>, E>,
+    ) -> Result<usize, E> {
+        let missing = self.missing(files, limits);
+        for portion in missing.chunks(PARSED_AT_ONCE) {
+            let loaded: Result<Vec<_>, E> = portion.iter().map(|key| Ok((*key, load(key.0)?))).collect();
+            let parsed = loaded?
+                .into_par_iter()
+                .map(|((id, format), bytes)| ((id, format), Arc::new(parse_file(&bytes, format, limits))));
+            self.files.par_extend(parsed);
+        }
+        Ok(missing.len())
+    }
+
+    fn missing(&self, files: &FileTree, limits: &Limits) -> Vec<(ObjectId, Format)> {
         let mut missing: Vec<_> = super::source_files(files)
             .filter(|(_, entry, _)| entry.size <= limits.file_bytes)
             .map(|(_, entry, format)| (entry.id, format))
@@ -70,11 +92,6 @@ impl ParseCache {
         missing.sort_unstable_by_key(|(id, _)| *id);
         missing.dedup();
         missing
-    }
-
-    /// Parses a content that was missing.
-    pub fn insert(&mut self, id: ObjectId, format: Format, bytes: &[u8], limits: &Limits) {
-        self.files.insert((id, format), Arc::new(parse_file(bytes, format, limits)));
     }
 
     /// The parsed file, if it was inserted.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use proptest::prelude::*;
 
@@ -61,10 +62,11 @@ impl World {
             ..FileTree::default()
         };
         let limits = Limits::default();
-        for (id, format) in self.parses.missing(&tree, &limits) {
+        let load = |id| {
             let text = self.files.values().find(|text| entry(text).id == id).unwrap();
-            self.parses.insert(id, format, text.as_bytes(), &limits);
-        }
+            Ok::<_, Infallible>(text.clone().into_bytes())
+        };
+        self.parses.fill(&tree, &limits, load).unwrap();
         let (snapshot, mut diagnostics) = index::build(&tree, &self.parses, &limits);
         let records = self.clusters.iter().map(|(name, labels)| {
             let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

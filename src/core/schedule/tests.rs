@@ -2,12 +2,14 @@
 //! placing again must change nothing.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::convert::Infallible;
+
 use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{self, Format, ParseCache, Snapshot};
+use crate::core::index::{self, ParseCache, Snapshot};
 use crate::core::quantity::Quantity;
 use crate::core::selector::Labels;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
@@ -27,13 +29,17 @@ fn snapshot_of(objects: &[Value]) -> Snapshot {
     let mut cache = ParseCache::default();
     let mut tree = FileTree::default();
     let limits = Limits::default();
+    let mut contents = BTreeMap::new();
     for (index, object) in objects.iter().enumerate() {
         let bytes = object.to_string().into_bytes();
         let id = ObjectId::hash(ObjectKind::Blob, &bytes);
-        cache.insert(id, Format::Json, &bytes, &limits);
         let (mode, size) = (EntryMode::File, bytes.len() as u64);
         tree.files.insert(format!("{index}.json"), FileEntry { mode, id, size });
+        contents.insert(id, bytes);
     }
+    cache
+        .fill(&tree, &limits, |id| Ok::<_, Infallible>(contents[&id].clone()))
+        .unwrap();
     let (snapshot, diagnostics) = index::build(&tree, &cache, &limits);
     assert!(diagnostics.iter().all(|found| !found.is_error()), "{diagnostics:?}");
     snapshot

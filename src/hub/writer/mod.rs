@@ -310,10 +310,7 @@ impl Writer {
         phases.read = begun.elapsed();
         let begun = Instant::now();
         let limits = self.settings.limits;
-        for (id, format) in self.parses.missing(&files, &limits) {
-            let bytes = contents.blob(id)?;
-            self.parses.insert(id, format, &bytes, &limits);
-        }
+        self.parses.fill(&files, &limits, |id| contents.blob(id))?;
         let (snapshot, findings) = index::build(&files, &self.parses, &limits);
         self.parses.retain(&files);
         phases.index = begun.elapsed();
