@@ -59,6 +59,9 @@ fn outcome(case: &Path, directory: &Path) -> BTreeMap<String, String> {
     let out = directory.join("out");
     let output = render(&case.join("source"), &clusters, previous.as_deref(), &out);
     let mut found = files(&out);
+    let again = directory.join("again");
+    render(&case.join("source"), &clusters, Some(&out), &again);
+    assert_eq!(files(&again), found, "{}: a second run changes nothing", case.display());
     let said: Vec<&str> = output.stderr.lines().filter(|line| !line.starts_with("next: ")).collect();
     found.insert(
         "stderr.txt".to_owned(),

@@ -95,6 +95,8 @@ pub struct Placement {
     pub excluded: Vec<Exclusion>,
     /// No cluster fits any more, so the last placement stays: why its clusters do not fit.
     pub kept: Option<Vec<Exclusion>>,
+    /// Whether it follows from more than the source and the fleet in git: from where it was bound before, or from what fits at the moment.
+    pub sticky: bool,
     /// What people should know.
     pub remarks: Vec<Remark>,
 }
@@ -184,7 +186,14 @@ fn is_anywhere(fleet: &Fleet, previous: &Bindings) -> bool {
         .any(|namespace| fleet.clusters.contains_key(namespace))
 }
 
-fn keep(request: &Request<'_>, outcomes: &mut [Outcome], remarks: Vec<Remark>) -> Placement {
+fn keep(request: &Request<'_>, outcomes: &mut [Outcome], mut remarks: Vec<Remark>) -> Placement {
+    // What would have been placed does not matter any more.
+    remarks.retain(|remark| {
+        !matches!(
+            remark,
+            Remark::Unplaced { .. } | Remark::Stranded { .. } | Remark::FewClusters { .. }
+        )
+    });
     let mut unfit = vec![Outcome::Placed(Placed::Kept); outcomes.len()];
     for (at, namespace) in request.fleet.clusters.keys().enumerate() {
         if request.previous.clusters.contains_key(namespace) {
@@ -195,6 +204,7 @@ fn keep(request: &Request<'_>, outcomes: &mut [Outcome], remarks: Vec<Remark>) -
         bound: still_there(request.fleet, request.previous).into(),
         excluded: explain::tally(request.fleet, outcomes),
         kept: Some(explain::tally(request.fleet, &unfit)),
+        sticky: true,
         remarks,
     }
 }
@@ -210,6 +220,7 @@ pub fn hold(fleet: &Fleet, previous: &Bindings) -> Placement {
         bound: still_there(fleet, previous).into(),
         excluded: explain::tally(fleet, &outcomes),
         kept: None,
+        sticky: true,
         remarks: Vec::new(),
     }
 }
@@ -242,8 +253,15 @@ fn bind(request: &Request<'_>, outcomes: &[Outcome], draft: Draft) -> Placement 
         bound: bound.into(),
         excluded: explain::tally(request.fleet, outcomes),
         kept: None,
+        sticky: is_sticky(request, outcomes),
         remarks: draft.remarks,
     }
+}
+
+fn is_sticky(request: &Request<'_>, outcomes: &[Outcome]) -> bool {
+    let chosen = |outcome: &Outcome| matches!(outcome, Outcome::Placed(Placed::Chosen) | Outcome::Excluded(_));
+    let dynamic = matches!(request.subscription.strategy, Strategy::Dynamic(_));
+    dynamic || request.subscription.by_sub_group || !outcomes.iter().all(chosen)
 }
 
 /// Feeds without replicas have an empty list, as in Clusternet; what cannot be seen keeps its shares.

@@ -157,11 +157,13 @@ impl Scene {
 #[test]
 fn a_taint_keeps_new_things_out_and_leaves_what_is_bound() {
     let mut scene = Scene::new(&json!({}), 1, &["a", "b"]);
-    scene.place().add("a old!NoSchedule");
+    assert!(!scene.place().placement.sticky);
+    scene.add("a old!NoSchedule");
     scene.add("c new!NoSchedule");
     scene.place();
     assert_eq!(scene.shares(), "a b");
     assert_eq!(scene.reasons(), [("TaintNotTolerated", 1)]);
+    assert!(scene.placement.sticky, "a stays because it was bound before");
     assert_eq!(scene.explain("a").outcome, Outcome::Placed(Placed::StaysDespiteTaint));
     let told = scene.explain("c").to_string();
     assert!(told.contains("was not chosen") && told.contains("new:NoSchedule"), "{told}");

@@ -354,7 +354,8 @@ impl Writer {
         }
         // Delivery may go ahead of the push only when the tree follows from the pushed parent and this source commit alone.
         let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error);
-        let follows = settled && !edited && self.is_pushed(self.head);
+        let sticky = outcome.placed.iter().any(|placed| placed.placement.sticky);
+        let follows = settled && !sticky && !edited && self.is_pushed(self.head);
         match self.write(&outcome, trigger, phases, now) {
             Ok(()) => {
                 self.problems.writing = None;
