@@ -1,0 +1,145 @@
+//! What the hub's writer holds between runs, and one run in its steps.
+
+use std::time::Instant;
+
+use branchline::core::ids::ObjectId;
+use branchline::core::index::{self, ParseCache, Snapshot};
+use branchline::core::pipeline::{self, Inputs, Outcome};
+use branchline::core::render::{RenderCache, RenderSettings};
+use branchline::core::schedule::Cluster;
+use branchline::core::state::{self, ClusterRecord, State};
+use branchline::core::yaml::Limits;
+use branchline::git::{Commit, Repo};
+
+use crate::figures::ms_between;
+use crate::source::{SETS, Source};
+
+const REFERENCE: &str = "refs/heads/branchline/state";
+const PHASES: [&str; 6] = ["read", "index", "compute", "build", "write", "all"];
+
+/// Figures of one run.
+#[derive(Clone)]
+pub(crate) struct Run {
+    /// Milliseconds by phase, the sum last.
+    times: [f64; 6],
+    objects: usize,
+    bytes: usize,
+}
+
+impl Run {
+    pub(crate) fn titles() -> String {
+        let titles: String = PHASES.iter().map(|phase| format!("{phase:>18}")).collect();
+        format!("{titles}{:>10}{:>12}", "objects", "bytes")
+    }
+
+    /// The figures, each with its ratio to those of another run.
+    pub(crate) fn cells(&self, before: Option<&Run>) -> String {
+        let cell = |at: usize| {
+            let ratio = before.map_or(String::new(), |before| {
+                format!(" ({:.1}x)", self.times[at] / before.times[at].max(0.001))
+            });
+            format!("{:>18}", format!("{:.2}{ratio}", self.times[at]))
+        };
+        let cells: String = (0..PHASES.len()).map(cell).collect();
+        format!("{cells}{:>10}{:>12}", self.objects, self.bytes)
+    }
+
+    pub(crate) fn total(&self) -> f64 {
+        self.times[5]
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+pub(crate) struct HubCore {
+    repo: Repo,
+    records: Vec<ClusterRecord>,
+    parses: ParseCache,
+    renders: RenderCache,
+    state: State,
+    head: Option<ObjectId>,
+}
+
+impl HubCore {
+    pub(crate) fn new(source: &Source, clusters: usize) -> Self {
+        let records = (0..clusters).map(|number| {
+            let id = format!("0d0c9d5f-7a77-4a9e-8b7c-{number:012x}").parse().ok();
+            let labels = [("region", "eu"), ("set", SETS[number % SETS.len()])];
+            let labels = labels
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect();
+            ClusterRecord {
+                cluster: Cluster::new(&format!("edge-{number}"), None, id, labels),
+                cluster_type: "EdgeCluster".to_owned(),
+            }
+        });
+        HubCore {
+            repo: Repo::open(&source.git.bare()).unwrap(),
+            records: records.collect(),
+            parses: ParseCache::default(),
+            renders: RenderCache::default(),
+            state: State::default(),
+            head: None,
+        }
+    }
+
+    pub(crate) fn clusters(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Moves a cluster to another set.
+    pub(crate) fn label(&mut self, cluster: usize, round: usize) {
+        let set = SETS[(cluster + round + 1) % SETS.len()].to_owned();
+        self.records[cluster].cluster.labels.insert("set".to_owned(), set);
+    }
+
+    /// The same steps as the hub's writer takes.
+    pub(crate) fn run_once(&mut self) -> Run {
+        let begin = Instant::now();
+        let limits = Limits::default();
+        let source = self.repo.resolve("refs/heads/main").unwrap().unwrap();
+        let files = self.repo.files(source, "").unwrap();
+        let contents = self.repo.contents().unwrap();
+        let read = Instant::now();
+        self.parses.fill(&files, &limits, |id| contents.blob(id)).unwrap();
+        let (snapshot, diagnostics) = index::build(&files, &self.parses, &limits);
+        assert!(diagnostics.is_empty(), "{diagnostics:?}");
+        let indexed = Instant::now();
+        let outcome = self.compute(&snapshot);
+        let computed = Instant::now();
+        let tree = state::build(&outcome.state);
+        let built = Instant::now();
+        let (objects, bytes) = self.repo.write_objects(&tree.objects).unwrap();
+        if objects > 0 {
+            let commit = Commit {
+                reference: REFERENCE,
+                parent: self.head,
+                tree: tree.root,
+                message: "bench",
+                time: 0,
+            };
+            self.head = Some(self.repo.commit(&commit).unwrap());
+        }
+        self.state = outcome.state;
+        let moments = [begin, read, indexed, computed, built, Instant::now()];
+        let mut times: [f64; 6] = std::array::from_fn(|at| moments.get(at + 1).map_or(0.0, |end| ms_between(moments[at], *end)));
+        times[5] = ms_between(moments[0], moments[5]);
+        Run { times, objects, bytes }
+    }
+
+    fn compute(&mut self, snapshot: &Snapshot) -> Outcome {
+        let fleet = pipeline::derive_fleet(self.records.iter().cloned(), snapshot, &self.state);
+        let inputs = Inputs {
+            snapshot,
+            fleet: &fleet,
+            previous: &self.state,
+            settings: RenderSettings::default(),
+        };
+        let outcome = pipeline::run(&inputs, &mut self.renders);
+        assert!(outcome.diagnostics.is_empty(), "{:?}", outcome.diagnostics);
+        outcome
+    }
+}
