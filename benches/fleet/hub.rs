@@ -4,16 +4,18 @@ use std::time::Instant;
 
 use branchline::core::ids::ObjectId;
 use branchline::core::index::{self, ParseCache, Snapshot};
-use branchline::core::pipeline::{self, Inputs, Outcome};
-use branchline::core::render::{RenderCache, RenderSettings};
-use branchline::core::schedule::Cluster;
-use branchline::core::state::{self, ClusterRecord, State};
+use branchline::core::pipeline::{self, FleetFollower, Inputs, Memory, Outcome};
+use branchline::core::render::RenderSettings;
+use branchline::core::state::registrations::{Decision, Registration, Registrations};
+use branchline::core::state::{State, TreeBuilder};
 use branchline::core::yaml::Limits;
 use branchline::git::{Commit, Repo};
 
 use crate::figures::ms_between;
 use crate::source::{SETS, Source};
 
+/// What `branchline hub --cluster-fan-out` is recommended to be for large fleets.
+const FAN_OUT: u8 = 3;
 const REFERENCE: &str = "refs/heads/branchline/state";
 const PHASES: [&str; 6] = ["read", "index", "compute", "build", "write", "all"];
 
@@ -55,45 +57,49 @@ impl Run {
 
 pub(crate) struct HubCore {
     repo: Repo,
-    records: Vec<ClusterRecord>,
+    registrations: Registrations,
     parses: ParseCache,
-    renders: RenderCache,
+    fleets: FleetFollower,
+    memory: Memory,
+    trees: TreeBuilder,
     state: State,
     head: Option<ObjectId>,
 }
 
 impl HubCore {
     pub(crate) fn new(source: &Source, clusters: usize) -> Self {
-        let records = (0..clusters).map(|number| {
-            let id = format!("0d0c9d5f-7a77-4a9e-8b7c-{number:012x}").parse().ok();
-            let labels = [("region", "eu"), ("set", SETS[number % SETS.len()])];
-            let labels = labels
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into_iter()
-                .collect();
-            ClusterRecord {
-                cluster: Cluster::new(&format!("edge-{number}"), None, id, labels),
-                cluster_type: "EdgeCluster".to_owned(),
-            }
-        });
+        let registrations = Registrations {
+            clusters: (0..clusters)
+                .map(registration)
+                .map(|known| (known.cluster_id.clone(), known))
+                .collect(),
+            ..Registrations::default()
+        };
         HubCore {
             repo: Repo::open(&source.git.bare()).unwrap(),
-            records: records.collect(),
+            registrations,
             parses: ParseCache::default(),
-            renders: RenderCache::default(),
+            fleets: FleetFollower::default(),
+            memory: Memory::default(),
+            trees: TreeBuilder::default(),
             state: State::default(),
             head: None,
         }
     }
 
     pub(crate) fn clusters(&self) -> usize {
-        self.records.len()
+        self.registrations.clusters.len()
     }
 
     /// Moves a cluster to another set.
     pub(crate) fn label(&mut self, cluster: usize, round: usize) {
         let set = SETS[(cluster + round + 1) % SETS.len()].to_owned();
-        self.records[cluster].cluster.labels.insert("set".to_owned(), set);
+        let known = self
+            .registrations
+            .clusters
+            .get_mut(&registration(cluster).cluster_id)
+            .unwrap();
+        known.labels.insert("set".to_owned(), set);
     }
 
     /// The same steps as the hub's writer takes.
@@ -110,7 +116,7 @@ impl HubCore {
         let indexed = Instant::now();
         let outcome = self.compute(&snapshot);
         let computed = Instant::now();
-        let tree = state::build(&outcome.state);
+        let tree = self.trees.build(&outcome.state);
         let built = Instant::now();
         let (objects, bytes) = self.repo.write_objects(&tree.objects).unwrap();
         if objects > 0 {
@@ -131,15 +137,34 @@ impl HubCore {
     }
 
     fn compute(&mut self, snapshot: &Snapshot) -> Outcome {
-        let fleet = pipeline::derive_fleet(self.records.iter().cloned(), snapshot, &self.state);
+        let fleet = self.fleets.follow(&self.registrations, snapshot, &self.state);
         let inputs = Inputs {
             snapshot,
             fleet: &fleet,
             previous: &self.state,
             settings: RenderSettings::default(),
+            fan_out: FAN_OUT,
         };
-        let outcome = pipeline::run(&inputs, &mut self.renders);
+        let mut outcome = pipeline::run(&inputs, &mut self.memory);
         assert!(outcome.diagnostics.is_empty(), "{:?}", outcome.diagnostics);
+        outcome.state.registrations = self.registrations.clone();
         outcome
+    }
+}
+
+fn registration(number: usize) -> Registration {
+    let labels = [("region", "eu"), ("set", SETS[number % SETS.len()])];
+    Registration {
+        cluster_id: format!("0d0c9d5f-7a77-4a9e-8b7c-{number:012x}").parse().unwrap(),
+        cluster_name: format!("edge-{number}"),
+        dedicated_namespace: format!("clusternet-edge-{number}"),
+        cluster_type: "EdgeCluster".to_owned(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect(),
+        decision: Decision::Approved,
+        key_digest: format!("sha256:{number:064x}"),
+        pending_key_digest: None,
     }
 }

@@ -2,7 +2,7 @@
 //! change of each kind. Through the library, in the steps of the hub's writer.
 //!
 //! `cargo bench --bench fleet`, or only some sizes: `cargo bench --bench fleet -- 1000 100000`.
-#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a bench looks at the clock and at /proc")]
 
 #[path = "../main_job/figures.rs"]

@@ -65,6 +65,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
         fleet: &fleet,
         previous: &previous,
         settings,
+        fan_out: previous.fan_out,
     };
     diagnostics.extend(pipeline::verify(&inputs, &outcome));
     if no_fleet {
@@ -107,7 +108,7 @@ fn clusters_of(snapshot: &Snapshot) -> Clusters {
         )
     };
     let records = valid.map(|known| ClusterRecord {
-        cluster: cluster(known),
+        cluster: cluster(known).into(),
         cluster_type: String::new(),
     });
     Clusters {

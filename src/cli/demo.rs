@@ -195,6 +195,7 @@ async fn start_hub(folder: &Path, stop: &CancellationToken) -> Result<Hub, CliEr
         poll: Duration::from_secs(30),
         approval: Approval::Automatic,
         render: RenderSettings::default(),
+        cluster_fan_out: None,
         certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
     };
     let hub = match Hub::start(config.clone(), stop.clone()).await {

@@ -57,6 +57,10 @@ pub(super) struct Args {
     /// Let Secrets with plain data be feeds, so that they stand in the state branch
     #[arg(long)]
     allow_plain_secrets: bool,
+    /// Levels of directories, one hexadecimal digit each, above what the state branch has once for each cluster: 2 keeps commits small from
+    /// some thousand clusters on, 3 from some ten thousand. Another number than the branch has moves every file at the next commit
+    #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::core::state::MAX_FAN_OUT)))]
+    cluster_fan_out: Option<u8>,
     /// Form of the log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -150,6 +154,7 @@ impl Args {
             render: RenderSettings {
                 allow_plain_secrets: self.allow_plain_secrets,
             },
+            cluster_fan_out: self.cluster_fan_out,
             certificate_lifetime: Duration::from_secs(self.certificate_hours * 3600),
         })
     }

@@ -8,9 +8,9 @@ use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::index::{self, Format, IGNORE_FILE, ParseCache, Snapshot};
 use crate::core::object::Object;
-use crate::core::pipeline::{self, FleetResult, Inputs, Outcome};
+use crate::core::pipeline::{self, FleetResult, Inputs, Memory, Outcome};
 use crate::core::quantity::Quantity;
-use crate::core::render::{RenderCache, RenderSettings};
+use crate::core::render::RenderSettings;
 use crate::core::schedule::{Cluster, Live};
 use crate::core::state::{self, ClusterRecord, State};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
@@ -207,7 +207,7 @@ fn read_cluster(value: serde_json::Value) -> Result<(ClusterRecord, Live), Strin
         ..Live::default()
     };
     let record = ClusterRecord {
-        cluster,
+        cluster: cluster.into(),
         cluster_type: text("/spec/clusterType").unwrap_or_default().to_owned(),
     };
     Ok((record, live))
@@ -259,8 +259,9 @@ pub(super) fn run(
         fleet: &fleet,
         previous,
         settings,
+        fan_out: previous.fan_out,
     };
-    let mut outcome = pipeline::run(&inputs, &mut RenderCache::default());
+    let mut outcome = pipeline::run(&inputs, &mut Memory::default());
     diagnostics.append(&mut outcome.diagnostics);
     diagnostics.sort();
     outcome.diagnostics = diagnostics;

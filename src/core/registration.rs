@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
@@ -273,32 +274,35 @@ fn check_namespace(
 
 /// Approves the clusters whose name and id a commit states: git decides also about a cluster that asked before, or that a person refused.
 pub fn approve_stated(registrations: &mut Registrations, stated: &BTreeMap<String, Reading<ClusterDefinition>>) {
-    for known in registrations.clusters.values_mut() {
-        let definition = stated.get(&known.cluster_name).and_then(Reading::valid);
-        let is_stated = definition.is_some_and(|definition| definition.cluster_id.as_ref() == Some(&known.cluster_id));
-        if is_stated {
+    for definition in stated.values().filter_map(Reading::valid) {
+        let waits = |known: &&Registration| known.cluster_name == definition.name && known.decision != Decision::Approved;
+        let Some(id) = &definition.cluster_id else { continue };
+        // Looked at first: a map that shares its parts copies some of them where it is written.
+        if registrations.clusters.get(id).filter(waits).is_some()
+            && let Some(known) = registrations.clusters.get_mut(id)
+        {
             known.decision = Decision::Approved;
         }
     }
 }
 
 fn find<'r>(registrations: &'r mut Registrations, cluster: &str) -> Result<&'r mut Registration, Refusal> {
-    let names: Vec<String> = registrations
+    let is_meant = |known: &&Registration| known.cluster_name == cluster || known.cluster_id.as_str() == cluster;
+    let id = registrations
         .clusters
         .values()
-        .map(|known| known.cluster_name.clone())
-        .collect();
-    let found = registrations
-        .clusters
-        .values_mut()
-        .find(|known| known.cluster_name == cluster || known.cluster_id.as_str() == cluster);
-    found.ok_or_else(|| {
-        let near = crate::core::pipeline::nearest(cluster, names.iter().map(String::as_str)).join(", ");
-        not_found(format!(
+        .find(is_meant)
+        .map(|known| known.cluster_id.clone());
+    if id.is_none() {
+        let names = registrations.clusters.values().map(|known| known.cluster_name.as_str());
+        let near = crate::core::pipeline::nearest(cluster, names).join(", ");
+        return Err(not_found(format!(
             "no cluster {cluster:?} has asked to register; near names: {}",
             if near.is_empty() { "none" } else { &near }
-        ))
-    })
+        )));
+    }
+    let known = id.and_then(|id| registrations.clusters.get_mut(&id));
+    known.ok_or_else(|| not_found(format!("no cluster {cluster:?} has asked to register")))
 }
 
 fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) -> Result<Registration, Refusal> {
@@ -345,20 +349,20 @@ fn report_labels(registrations: &mut Registrations, cluster: &ClusterId, labels:
 
 /// The clusters of the fleet.
 pub fn approved(registrations: &Registrations) -> Vec<ClusterRecord> {
-    let approved = registrations
-        .clusters
-        .values()
-        .filter(|known| known.decision == Decision::Approved);
-    let record = |known: &Registration| ClusterRecord {
-        cluster: Cluster::new(
+    registrations.clusters.values().filter_map(record).collect()
+}
+
+/// What an approved registration says about its cluster.
+pub fn record(known: &Registration) -> Option<ClusterRecord> {
+    (known.decision == Decision::Approved).then(|| ClusterRecord {
+        cluster: Arc::new(Cluster::new(
             &known.cluster_name,
             Some(&known.dedicated_namespace),
             Some(known.cluster_id.clone()),
             known.labels.clone(),
-        ),
+        )),
         cluster_type: known.cluster_type.clone(),
-    };
-    approved.map(record).collect()
+    })
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Registry {
             .get(cluster)
             .map(|known| &*known.dedicated_namespace);
         let desired = namespace.and_then(|namespace| state.clusters.get(namespace));
-        let is_desired = |name: &String| desired.is_some_and(|desired| desired.contains_key(name));
+        let is_desired = |name: &String| desired.is_some_and(|desired| desired.descriptions.contains_key(name));
         self.update(cluster, session, |live| {
             live.heard = now;
             live.reported = Some(report.tree);

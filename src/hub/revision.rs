@@ -1,7 +1,10 @@
 //! What the writer publishes: one accepted state with everything that the rest of the hub needs of it. Values only.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
@@ -29,7 +32,7 @@ pub struct Revision {
     /// ApplyLater changes that wait.
     pub pending: Arc<Vec<Pending>>,
     /// Each cluster's desired tree as agents are offered it, by cluster id. While a commit has to be pushed first, those of one before it.
-    pub trees: Arc<BTreeMap<ClusterId, ObjectId>>,
+    pub trees: OrdMap<ClusterId, ObjectId>,
     /// The generation of `trees`.
     pub offered: u64,
     /// What keeps the hub from writing the state branch.
@@ -44,7 +47,7 @@ impl Revision {
     /// Whether another revision of the same outcome says nothing else.
     pub fn says_the_same(&self, other: &Revision) -> bool {
         let told = |revision: &Revision| (revision.problems.clone(), revision.stopped.clone(), revision.unpushed.clone());
-        Arc::ptr_eq(&self.trees, &other.trees) && told(self) == told(other)
+        self.trees.ptr_eq(&other.trees) && told(self) == told(other)
     }
 
     /// The desired tree of a cluster.
@@ -53,10 +56,31 @@ impl Revision {
     }
 }
 
-/// The desired tree of every cluster that has an id.
-pub fn trees(state: &State) -> BTreeMap<ClusterId, ObjectId> {
-    let clusters = state.managed_clusters.values().map(|record| &record.cluster);
-    clusters
-        .filter_map(|cluster| Some((cluster.id.clone()?, state.cluster_tree(&cluster.namespace))))
-        .collect()
+/// Brings the desired trees of the clusters that have an id from one state to another.
+pub fn follow_trees(trees: &mut OrdMap<ClusterId, ObjectId>, before: &State, now: &State) {
+    let mut namespaces: BTreeSet<&Arc<str>> = BTreeSet::new();
+    for change in before.managed_clusters.diff(&now.managed_clusters) {
+        let (old, namespace) = match change {
+            DiffItem::Add(namespace, _) => (None, namespace),
+            DiffItem::Remove(namespace, old) => (Some(old), namespace),
+            DiffItem::Update { old, new } => (Some(old.1), new.0),
+        };
+        if let Some(id) = old.and_then(|old| old.cluster.id.as_ref()) {
+            trees.remove(id);
+        }
+        namespaces.insert(namespace);
+    }
+    namespaces.extend(before.clusters.diff(&now.clusters).map(|change| match change {
+        DiffItem::Add(namespace, _) | DiffItem::Remove(namespace, _) => namespace,
+        DiffItem::Update { new, .. } => new.0,
+    }));
+    for namespace in namespaces {
+        if let Some(id) = now
+            .managed_clusters
+            .get(namespace)
+            .and_then(|record| record.cluster.id.clone())
+        {
+            trees.insert(id, now.cluster_tree(namespace));
+        }
+    }
 }

@@ -65,6 +65,8 @@ pub struct HubConfig {
     pub approval: Approval,
     /// What people allow in rendering.
     pub render: RenderSettings,
+    /// Levels of directories above those of the state branch that are keyed by cluster; as the branch has it where nothing is said.
+    pub cluster_fan_out: Option<u8>,
     /// Life of an agent's certificate.
     pub certificate_lifetime: Duration,
 }
@@ -147,6 +149,7 @@ impl Hub {
             path: config.path.clone(),
             approval: config.approval,
             render: config.render,
+            fan_out: config.cluster_fan_out,
             limits: Limits::default(),
         };
         let (wakes, wake_queue) = mpsc::channel(WAKE_QUEUE);

@@ -12,7 +12,7 @@ use crate::core::selector::{Labels, check_label};
 use crate::core::taint::Taint;
 
 /// A ManagedCluster below `hub/`: what people say about a cluster.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDefinition {
     /// Name.
     pub name: String,

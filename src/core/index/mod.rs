@@ -72,7 +72,7 @@ impl Definition {
 }
 
 /// A kind of ours that is defined, and whether it can be carried out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading<T> {
     /// It can.
     Valid(Arc<T>),

@@ -1,28 +1,56 @@
 //! Placements → Descriptions: renders each feed for each bound cluster, keeps what is held, and gives every object one owner per cluster.
+//!
+//! Clusters whose inputs are equal (the Subscriptions that are bound to them, what each has now, the overrides and shares that are for them) are
+//! one class, and a class is bound once: the work for a cluster more is to find out which class it is of.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::dividing::ShareOverrides;
-use super::feeds::{Resolved, resolve};
+use super::feeds::Resolved;
+use super::memory::{Affected, Memory, PerCluster};
 use super::overrides::OverrideIndex;
-use super::{Findings, Inputs, Pending, Placed, feed_pointer};
+use super::{Findings, FleetResult, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Override, Policy};
-use crate::core::render::{self, AppliedOverride, RenderCache};
+use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
+use crate::core::index::{Definition, Override, Policy, Subscription};
+use crate::core::render::{self, AppliedOverride};
 use crate::core::schedule::Cluster;
-use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
-
-type PerCluster<T> = BTreeMap<String, BTreeMap<String, Arc<T>>>;
+use crate::core::state::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
 
 /// What binding gives.
-#[derive(Default)]
 pub(super) struct Bound {
-    pub(super) clusters: PerCluster<DescriptionState>,
-    pub(super) provenance: PerCluster<ProvenanceState>,
-    pub(super) pending: BTreeSet<Pending>,
+    pub(super) clusters: PerCluster<ClusterState>,
+    pub(super) provenance: PerCluster<ClusterProvenance>,
+    pub(super) notes: Notes,
+}
+
+/// The classes of clusters about which there is something to say.
+pub(super) type Notes = BTreeMap<Arc<str>, Arc<Class>>;
+
+/// What clusters with equal inputs get, and what is to be said of it.
+#[derive(Default)]
+pub(super) struct Class {
+    cluster: Option<Arc<ClusterState>>,
+    provenance: Option<Arc<ClusterProvenance>>,
+    diagnostics: Vec<Diagnostic>,
+    /// Subscriptions and feeds whose change waits.
+    pending: Vec<(String, String)>,
+    conflicts: Vec<Conflict>,
+}
+
+impl Class {
+    fn is_noteworthy(&self) -> bool {
+        !(self.diagnostics.is_empty() && self.pending.is_empty() && self.conflicts.is_empty())
+    }
+}
+
+/// An object that another Subscription delivers.
+struct Conflict {
+    subscription: Arc<Subscription>,
+    file: String,
+    winner: String,
 }
 
 /// A feed on its way into a Description.
@@ -45,79 +73,212 @@ struct Draft<'a> {
     candidates: Vec<Candidate>,
 }
 
-struct Binder<'a> {
-    inputs: &'a Inputs<'a>,
-    overrides: &'a OverrideIndex<'a>,
-    shares: ShareOverrides<'a>,
-    cache: &'a mut RenderCache,
-    findings: &'a mut Findings,
-    descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
-    provenances: HashMap<ObjectId, Arc<ProvenanceState>>,
-    conflicts: BTreeMap<(usize, String, String), Vec<String>>,
-    bound: Bound,
+/// What of one feed may differ from cluster to cluster.
+struct Varying<'a> {
+    key: ObjectKey,
+    global: Vec<Arc<Override>>,
+    shares: Option<&'a BTreeMap<Arc<str>, i64>>,
 }
 
-/// Renders every bound cluster.
-pub(super) fn bind_all(
+struct Binder<'a> {
+    inputs: &'a Inputs<'a>,
+    resolved: &'a [Resolved<'a>],
+    overrides: &'a OverrideIndex<'a>,
+    varying: Vec<Vec<Varying<'a>>>,
+    /// Namespaces that some Localization is for.
+    localized: HashSet<String>,
+    shares: ShareOverrides<'a>,
+    memory: &'a mut Memory,
+    classes: HashMap<Vec<u8>, Arc<Class>>,
+    /// The class that is being bound.
+    class: Class,
+    descriptions: BTreeMap<String, Arc<DescriptionState>>,
+    provenances: BTreeMap<String, Arc<ProvenanceState>>,
+}
+
+/// Binds the clusters that may get something else than before; the others keep what they have.
+pub(super) fn bind(
     inputs: &Inputs<'_>,
-    placements: &[Placed],
+    resolved: &[Resolved<'_>],
     overrides: &OverrideIndex<'_>,
-    cache: &mut RenderCache,
-    findings: &mut Findings,
+    memory: &mut Memory,
+    affected: Affected,
 ) -> Bound {
-    let resolved: Vec<Resolved<'_>> = placements
-        .iter()
-        .map(|placed| resolve(inputs.snapshot, placed, findings))
-        .collect();
-    let mut per_cluster: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, placed) in placements.iter().enumerate() {
-        placed
-            .placement
-            .bound
-            .clusters
-            .keys()
-            .for_each(|cluster| per_cluster.entry(cluster).or_default().push(index));
-    }
+    memory.renders.begin_run();
+    let mut bound = Bound {
+        clusters: inputs.previous.clusters.clone(),
+        provenance: inputs.previous.provenance.clone(),
+        notes: memory.take_notes(),
+    };
+    let bindings = match affected {
+        Affected::All => {
+            bound.notes.clear();
+            all_bindings(inputs, resolved)
+        }
+        Affected::These(clusters) => bindings_of(clusters, resolved),
+    };
     let mut binder = Binder {
         inputs,
+        resolved,
         overrides,
+        varying: resolved.iter().map(|resolved| varying(resolved, overrides)).collect(),
+        localized: overrides.locals().into_keys().map(|(namespace, _)| namespace).collect(),
         shares: ShareOverrides::default(),
-        cache,
-        findings,
-        descriptions: HashMap::new(),
-        provenances: HashMap::new(),
-        conflicts: BTreeMap::new(),
-        bound: Bound::default(),
+        memory,
+        classes: HashMap::new(),
+        class: Class::default(),
+        descriptions: BTreeMap::new(),
+        provenances: BTreeMap::new(),
     };
-    for (namespace, subscriptions) in per_cluster {
-        if let Some(cluster) = inputs.fleet.fleet.clusters.get(namespace) {
-            binder.bind_cluster(cluster, &subscriptions, &resolved);
+    let mut signature = Vec::new();
+    for (namespace, subscriptions) in bindings {
+        let class = match inputs.fleet.fleet.clusters.get(&namespace) {
+            Some(cluster) => binder.class_of(cluster, &subscriptions, &mut signature),
+            None => Arc::default(),
+        };
+        put(&mut bound.clusters, &namespace, class.cluster.as_ref());
+        put(&mut bound.provenance, &namespace, class.provenance.as_ref());
+        if class.is_noteworthy() {
+            bound.notes.insert(namespace, class);
+        } else {
+            bound.notes.remove(&namespace);
         }
     }
-    binder.report_conflicts(placements);
-    binder.bound
+    bound
+}
+
+/// Puts or removes a value, unless it is there already.
+fn put<T>(map: &mut PerCluster<T>, namespace: &Arc<str>, value: Option<&Arc<T>>) {
+    match (map.get(namespace), value) {
+        (Some(before), Some(now)) if Arc::ptr_eq(before, now) => {}
+        (_, Some(now)) => drop(map.insert(namespace.clone(), now.clone())),
+        (Some(_), None) => drop(map.remove(namespace)),
+        (None, None) => {}
+    }
+}
+
+/// Positions of the Subscriptions that are bound to each cluster, and none for a cluster that has something and is bound no more.
+type Bindings = BTreeMap<Arc<str>, Vec<usize>>;
+
+fn all_bindings(inputs: &Inputs<'_>, resolved: &[Resolved<'_>]) -> Bindings {
+    let previous = inputs.previous;
+    let known = previous.clusters.keys().chain(previous.provenance.keys());
+    let mut bindings: Bindings = known.map(|namespace| (namespace.clone(), Vec::new())).collect();
+    for (position, resolved) in resolved.iter().enumerate() {
+        for namespace in resolved.placed.placement.bound.clusters.keys() {
+            match bindings.get_mut(namespace) {
+                Some(positions) => positions.push(position),
+                None => drop(bindings.insert(namespace.clone(), vec![position])),
+            }
+        }
+    }
+    bindings
+}
+
+fn bindings_of(clusters: BTreeSet<Arc<str>>, resolved: &[Resolved<'_>]) -> Bindings {
+    let positions = |namespace: &Arc<str>| {
+        let bound = |position: &usize| resolved[*position].placed.placement.bound.clusters.contains_key(namespace);
+        (0..resolved.len()).filter(bound).collect()
+    };
+    clusters
+        .into_iter()
+        .map(|namespace| {
+            let positions = positions(&namespace);
+            (namespace, positions)
+        })
+        .collect()
+}
+
+fn varying<'a>(resolved: &Resolved<'a>, overrides: &OverrideIndex<'_>) -> Vec<Varying<'a>> {
+    let defined = resolved.defined().map(|(feed, _, demand)| {
+        let key = feed.key();
+        let placed = resolved.placed;
+        let demand = demand.and_then(|place| placed.demands.get(place));
+        Varying {
+            global: overrides.global(&key).to_vec(),
+            shares: demand.and_then(|(feed, _)| placed.placement.bound.replicas.get(feed)),
+            key,
+        }
+    });
+    defined.collect()
 }
 
 impl<'a> Binder<'a> {
-    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize], resolved: &[Resolved<'a>]) {
-        let mut drafts: Vec<(usize, Draft<'_>)> = Vec::with_capacity(subscriptions.len());
-        for index in subscriptions {
-            drafts.push((*index, self.draft(cluster, &resolved[*index])));
+    /// The class of a cluster, bound at its first member. `signature` is room for what tells classes apart.
+    fn class_of(&mut self, cluster: &Cluster, subscriptions: &[usize], signature: &mut Vec<u8>) -> Arc<Class> {
+        self.sign(cluster, subscriptions, signature);
+        if let Some(known) = self.classes.get(signature.as_slice()) {
+            return known.clone();
+        }
+        let class = Arc::new(self.bind_cluster(cluster, subscriptions));
+        self.classes.insert(signature.clone(), class.clone());
+        class
+    }
+
+    /// Everything that what a cluster gets depends on and that may differ from cluster to cluster.
+    fn sign(&self, cluster: &Cluster, subscriptions: &[usize], signature: &mut Vec<u8>) {
+        signature.clear();
+        let previous = self.inputs.previous;
+        // Equal content may have several addresses; then it is bound once for each.
+        let state = previous
+            .clusters
+            .get(&cluster.namespace)
+            .map_or(0, |state| Arc::as_ptr(state).addr());
+        let provenance = previous.provenance.get(&cluster.namespace);
+        let provenance = provenance.map_or(0, |provenance| Arc::as_ptr(provenance).addr());
+        signature.extend(state.to_le_bytes());
+        signature.extend(provenance.to_le_bytes());
+        let localized = self.localized.contains(&*cluster.namespace);
+        for position in subscriptions {
+            signature.extend(position.to_le_bytes());
+            for varying in &self.varying[*position] {
+                for applied in &varying.global {
+                    let selector = applied.selector.as_ref();
+                    let matches = selector.is_none_or(|selector| selector.matches(&cluster.labels));
+                    signature.push(matches.into());
+                }
+                if localized {
+                    for applied in self.overrides.local(&varying.key, &cluster.namespace) {
+                        signature.extend(applied.digest.as_bytes());
+                    }
+                }
+                if let Some(shares) = varying.shares {
+                    let share = shares.get(&cluster.namespace).copied().unwrap_or(i64::MIN);
+                    signature.extend(share.to_le_bytes());
+                }
+                signature.extend(self.overrides.broken_for(&varying.key, cluster).map(u8::from));
+                signature.push(b'\n');
+            }
+        }
+    }
+
+    fn bind_cluster(&mut self, cluster: &Cluster, subscriptions: &[usize]) -> Class {
+        let mut drafts: Vec<Draft<'_>> = Vec::with_capacity(subscriptions.len());
+        for position in subscriptions {
+            drafts.push(self.draft(cluster, &self.resolved[*position]));
         }
         self.settle_owners(cluster, &mut drafts);
-        for (_, draft) in drafts {
+        for draft in drafts {
             self.finish(cluster, draft);
         }
+        let mut class = std::mem::take(&mut self.class);
+        let previous = self.inputs.previous;
+        let shared = &mut self.memory.shared;
+        let descriptions = std::mem::take(&mut self.descriptions);
+        class.cluster = shared.cluster(descriptions, previous.clusters.get(&cluster.namespace));
+        let provenances = std::mem::take(&mut self.provenances);
+        class.provenance = shared.cluster_provenance(provenances, previous.provenance.get(&cluster.namespace));
+        class
     }
 
     /// The Description stays as it is.
     fn keep_whole(&mut self, cluster: &Cluster, directory: &str) {
         let previous = self.inputs.previous;
         if let Some(description) = previous.description(&cluster.namespace, directory) {
-            insert(&mut self.bound.clusters, cluster, directory, description.clone());
+            self.descriptions.insert(directory.to_owned(), description.clone());
         }
         if let Some(provenance) = previous.provenance_of(&cluster.namespace, directory) {
-            insert(&mut self.bound.provenance, cluster, directory, provenance.clone());
+            self.provenances.insert(directory.to_owned(), provenance.clone());
         }
     }
 
@@ -166,8 +327,9 @@ impl<'a> Binder<'a> {
             let pointer = feed_pointer(subscription, &state.feed);
             let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
             let hint = "let overrides move only one of them there";
-            self.findings
-                .add(subscription.definition.locate(diagnostic.hint(hint), &pointer));
+            self.class
+                .diagnostics
+                .push(subscription.definition.locate(diagnostic.hint(hint), &pointer));
         }
     }
 
@@ -185,8 +347,8 @@ impl<'a> Binder<'a> {
         }
         let mut applying = self.overrides.applying(&key, cluster);
         applying.extend(share);
-        let rendered = self.cache.render(source, &applying, self.inputs.settings);
-        self.findings.extend(rendered.diagnostics.iter().cloned());
+        let rendered = self.memory.renders.render(source, &applying, self.inputs.settings);
+        self.class.diagnostics.extend(rendered.diagnostics.iter().cloned());
         let manifest = rendered.manifest.as_ref()?;
         let now = applying
             .iter()
@@ -210,9 +372,9 @@ impl<'a> Binder<'a> {
     }
 
     /// One object, two Subscriptions, one cluster: the owner in the previous state keeps it, else the first by namespace and name.
-    fn settle_owners(&mut self, cluster: &Cluster, drafts: &mut [(usize, Draft<'_>)]) {
+    fn settle_owners(&mut self, cluster: &Cluster, drafts: &mut [Draft<'_>]) {
         let mut claims: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (position, (_, draft)) in drafts.iter().enumerate() {
+        for (position, draft) in drafts.iter().enumerate() {
             draft
                 .candidates
                 .iter()
@@ -224,21 +386,24 @@ impl<'a> Binder<'a> {
             .map(|(file, by)| (file.to_owned(), by))
             .collect();
         for (file, claimants) in contested {
-            let owned = |position: &&usize| owns(self.inputs.previous, cluster, &drafts[**position].1.placed.directory, &file);
+            let owned = |position: &&usize| owns(self.inputs.previous, cluster, &drafts[**position].placed.directory, &file);
             let winner = claimants
                 .iter()
                 .find(owned)
                 .or(claimants.first())
                 .copied()
                 .unwrap_or_default();
-            let winner_name = subscription_name(drafts[winner].1.placed);
+            let winner_name = subscription_name(drafts[winner].placed);
             for loser in claimants.into_iter().filter(|position| *position != winner) {
-                let (index, draft) = &mut drafts[loser];
+                let draft = &mut drafts[loser];
                 draft.candidates.retain(|candidate| candidate.state.path != file);
-                self.conflicts
-                    .entry((*index, file.clone(), winner_name.clone()))
-                    .or_default()
-                    .push(cluster.binding());
+                if let Some(subscription) = &draft.placed.subscription {
+                    self.class.conflicts.push(Conflict {
+                        subscription: subscription.clone(),
+                        file: file.clone(),
+                        winner: winner_name.clone(),
+                    });
+                }
             }
         }
     }
@@ -248,26 +413,21 @@ impl<'a> Binder<'a> {
         let digest = description_digest(&draft.candidates);
         let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
         if let Some(previous) = previous.filter(|previous| previous.digest == digest) {
-            self.note_pending(cluster, &draft, &previous);
+            self.note_pending(&draft, &previous);
             return self.keep_whole(cluster, directory);
         }
         let key = content_key(&draft.candidates);
-        let description = self
-            .descriptions
-            .entry(key)
-            .or_insert_with(|| Arc::new(build_description(digest, &draft.candidates)));
-        insert(&mut self.bound.clusters, cluster, directory, description.clone());
-        let provenance = self
-            .provenances
-            .entry(key)
-            .or_insert_with(|| Arc::new(build_provenance(&draft.candidates)));
+        let shared = &mut self.memory.shared;
+        let description = shared.description(key, || build_description(digest, &draft.candidates));
+        let provenance = shared.provenance(key, || build_provenance(&draft.candidates));
+        self.descriptions.insert(directory.clone(), description);
         if !provenance.feeds.is_empty() {
-            insert(&mut self.bound.provenance, cluster, directory, provenance.clone());
+            self.provenances.insert(directory.clone(), provenance);
         }
     }
 
     /// Equal inputs, other bytes: an ApplyLater override waits for the next change.
-    fn note_pending(&mut self, cluster: &Cluster, draft: &Draft<'_>, previous: &DescriptionState) {
+    fn note_pending(&mut self, draft: &Draft<'_>, previous: &DescriptionState) {
         for candidate in &draft.candidates {
             let kept = previous
                 .feeds
@@ -275,40 +435,52 @@ impl<'a> Binder<'a> {
                 .find(|known| known.feed.key() == candidate.state.feed.key());
             let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
-                self.bound.pending.insert(Pending {
-                    cluster: cluster.namespace.to_string(),
-                    subscription: subscription_name(draft.placed),
-                    feed: candidate.state.feed.to_string(),
-                });
+                let pending = (subscription_name(draft.placed), candidate.state.feed.to_string());
+                self.class.pending.push(pending);
             }
-        }
-    }
-
-    fn report_conflicts(&mut self, placements: &[Placed]) {
-        for ((index, file, winner), clusters) in std::mem::take(&mut self.conflicts) {
-            let Some(subscription) = &placements[index].subscription else {
-                continue;
-            };
-            let object = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
-            let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-            let more = clusters.len().saturating_sub(3);
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            let message = format!("{object} is delivered by Subscription {winner} already; left out here in {shown}{more}");
-            let hint = "let one Subscription deliver the object to each cluster";
-            let diagnostic = Diagnostic::error("object-conflict", message).field("/spec/feeds").hint(hint);
-            self.findings.add(subscription.definition.locate(diagnostic, "/spec/feeds"));
         }
     }
 }
 
-fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value: Arc<T>) {
-    map.entry(cluster.namespace.to_string())
-        .or_default()
-        .insert(directory.to_owned(), value);
+/// What is to be said of all clusters: findings, each once, and what waits.
+pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings) -> Vec<Pending> {
+    let mut pending = BTreeSet::new();
+    let mut conflicts: BTreeMap<(String, &str, &str), (&Conflict, Vec<String>)> = BTreeMap::new();
+    let mut told: HashSet<*const Class> = HashSet::new();
+    for (namespace, class) in notes {
+        if told.insert(Arc::as_ptr(class)) {
+            findings.extend(class.diagnostics.iter().cloned());
+        }
+        pending.extend(class.pending.iter().map(|(subscription, feed)| Pending {
+            cluster: namespace.to_string(),
+            subscription: subscription.clone(),
+            feed: feed.clone(),
+        }));
+        let binding = || fleet.fleet.clusters.get(namespace).map(|cluster| cluster.binding());
+        for conflict in &class.conflicts {
+            let name = format!("{}/{}", conflict.subscription.namespace, conflict.subscription.name);
+            let known = conflicts.entry((name, &conflict.file, &conflict.winner));
+            known.or_insert((conflict, Vec::new())).1.extend(binding());
+        }
+    }
+    for (conflict, clusters) in conflicts.into_values() {
+        findings.add(in_conflict(conflict, &clusters));
+    }
+    pending.into_iter().collect()
+}
+
+fn in_conflict(conflict: &Conflict, clusters: &[String]) -> Diagnostic {
+    let object = conflict.file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
+    let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+    let more = match clusters.len().saturating_sub(3) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let winner = &conflict.winner;
+    let message = format!("{object} is delivered by Subscription {winner} already; left out here in {shown}{more}");
+    let hint = "let one Subscription deliver the object to each cluster";
+    let diagnostic = Diagnostic::error("object-conflict", message).field("/spec/feeds").hint(hint);
+    conflict.subscription.definition.locate(diagnostic, "/spec/feeds")
 }
 
 fn subscription_name(placed: &Placed) -> String {

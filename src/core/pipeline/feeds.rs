@@ -128,6 +128,31 @@ impl<'a> Resolved<'a> {
         }
     }
 
+    /// The objects that a file defines, each with its digest, its Bundle and its place among the demands.
+    pub(super) fn defined(&self) -> impl Iterator<Item = (&Feed, &'a Definition, Option<usize>)> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Object(wanted) => Some((&wanted.feed, wanted.source?, wanted.demand)),
+            Item::Rest { .. } => None,
+        })
+    }
+
+    /// Everything about the feeds that is the same for all clusters, as text.
+    pub(super) fn describe(&self, text: &mut String) {
+        for item in &self.items {
+            let described = match item {
+                Item::Object(wanted) => {
+                    let source = wanted.source.map(|source| source.digest);
+                    format!(
+                        "{} {} {source:?} {:?} {:?}\n",
+                        wanted.feed, wanted.feed.api_version, wanted.bundle, wanted.demand
+                    )
+                }
+                Item::Rest { bundle, whole } => format!("rest of {bundle} {whole}\n"),
+            };
+            text.push_str(&described);
+        }
+    }
+
     /// Whether an object that was delivered of a Bundle is held.
     fn stays(&self, snapshot: &Snapshot, key: &ObjectKey, whole: bool) -> bool {
         !self.listed.contains(key) && (whole || is_undecided(snapshot, key))

@@ -7,6 +7,7 @@ mod bind;
 mod dividing;
 mod feeds;
 mod fleet;
+mod memory;
 mod overrides;
 mod placing;
 
@@ -15,10 +16,12 @@ use std::collections::BTreeSet;
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::{Snapshot, Subscription};
-use crate::core::render::{RenderCache, RenderSettings};
+use crate::core::render::RenderSettings;
 use crate::core::state::State;
+use feeds::{Resolved, resolve};
 
-pub use fleet::{FleetResult, derive as derive_fleet};
+pub use fleet::{FleetFollower, FleetResult, derive as derive_fleet};
+pub use memory::Memory;
 pub use overrides::nearest;
 pub use placing::{Placed, verify};
 
@@ -32,6 +35,8 @@ pub struct Inputs<'a> {
     pub previous: &'a State,
     /// What people allow.
     pub settings: RenderSettings,
+    /// Levels of directories above those that are keyed by cluster.
+    pub fan_out: u8,
 }
 
 /// An ApplyLater change that waits.
@@ -57,29 +62,39 @@ pub struct Outcome {
     pub placed: Vec<Placed>,
 }
 
-/// Runs the pure core once.
-pub fn run(inputs: &Inputs<'_>, cache: &mut RenderCache) -> Outcome {
-    cache.begin_run();
+/// Runs the pure core once. What `memory` has of the run before is used as far as the inputs follow from it; the result is the same without.
+pub fn run(inputs: &Inputs<'_>, memory: &mut Memory) -> Outcome {
     let mut findings = Findings::default();
     findings.extend(inputs.fleet.diagnostics.iter().cloned());
-    let placements = placing::place_all(inputs, &mut findings);
+    let changed = memory.changed_clusters(inputs);
+    let placements = placing::place_all(inputs, &memory.placements(&changed), &mut findings);
     let overrides = overrides::OverrideIndex::build(inputs.snapshot, &inputs.fleet.fleet, &mut findings);
-    let bound = bind::bind_all(inputs, &placements, &overrides, cache, &mut findings);
+    let resolved: Vec<Resolved<'_>> = placements
+        .iter()
+        .map(|placed| resolve(inputs.snapshot, placed, &mut findings))
+        .collect();
+    let standing = memory.standing(inputs, &resolved, &overrides);
+    let affected = memory.affected(inputs, &changed, &placements, &standing);
+    drop(changed);
+    let bound = bind::bind(inputs, &resolved, &overrides, memory, affected);
     let subscriptions = placements
         .iter()
         .map(|placed| (placed.key.clone(), placing::status(placed)))
         .collect();
+    let pending = bind::report(&bound.notes, inputs.fleet, &mut findings);
     let state = State {
+        fan_out: inputs.fan_out,
         clusters: bound.clusters,
         provenance: bound.provenance,
         subscriptions,
         managed_clusters: inputs.fleet.records.clone(),
         registrations: inputs.previous.registrations.clone(),
     };
+    memory.remember(inputs, &state, &placements, standing, bound.notes);
     Outcome {
         state,
         diagnostics: findings.into_vec(),
-        pending: bound.pending.into_iter().collect(),
+        pending,
         placed: placements,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Findings;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::ids::ObjectKey;
+use crate::core::ids::{ObjectId, ObjectKey};
 use crate::core::index::{BrokenOverride, Override, OverrideKind, Reading, Snapshot};
 use crate::core::render::AppliedOverride;
 use crate::core::schedule::{Cluster, Fleet};
@@ -28,7 +28,7 @@ impl<'a> OverrideIndex<'a> {
             ..OverrideIndex::default()
         };
         let mut valid: Vec<&'a Arc<Override>> = snapshot.overrides.values().filter_map(Reading::valid).collect();
-        valid.sort_by_key(|applied| (applied.priority, applied.namespace.clone(), applied.name.clone()));
+        valid.sort_by(|a, b| (a.priority, &a.namespace, &a.name).cmp(&(b.priority, &b.namespace, &b.name)));
         for applied in valid {
             let defined = snapshot.feeds.contains_key(&applied.feed) || snapshot.unusable.contains(&applied.feed);
             if !defined && !snapshot.incomplete {
@@ -63,6 +63,32 @@ impl<'a> OverrideIndex<'a> {
         let global = self.global.get(feed).into_iter().flatten().filter(matches);
         let local = self.local.get(&(feed, &*cluster.namespace)).into_iter().flatten();
         global.chain(local).cloned().collect()
+    }
+
+    /// The Globalizations of a feed, in the order in which they apply where their selectors match.
+    pub(super) fn global(&self, feed: &ObjectKey) -> &[Arc<Override>] {
+        self.global.get(feed).map_or(&[], Vec::as_slice)
+    }
+
+    /// The Localizations of a feed in a cluster.
+    pub(super) fn local(&self, feed: &ObjectKey, namespace: &str) -> Vec<Arc<Override>> {
+        self.local.get(&(feed, namespace)).cloned().unwrap_or_default()
+    }
+
+    /// Digests of all Localizations by namespace and name.
+    pub(super) fn locals(&self) -> BTreeMap<(String, String), ObjectId> {
+        let all = self.local.values().flatten();
+        all.map(|applied| ((applied.namespace.clone(), applied.name.clone()), applied.digest))
+            .collect()
+    }
+
+    /// For each override that cannot be carried out, whether it is for a cluster.
+    pub(super) fn broken_for(&self, feed: &ObjectKey, cluster: &Cluster) -> impl Iterator<Item = bool> {
+        self.broken
+            .get(feed)
+            .into_iter()
+            .flatten()
+            .map(|broken| is_for(broken, cluster))
     }
 
     /// Whether an override that cannot be carried out, or that cannot be seen at the moment, keeps the feed at its last result.

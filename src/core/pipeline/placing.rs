@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::memory::LastPlacements;
 use super::{Findings, Inputs, Outcome};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::{self, Demands, Reading, Subscription};
@@ -11,6 +12,7 @@ use crate::core::schedule::{self, Bindings, Exclusion, Placement, Remark, Reques
 use crate::core::state::{State, SubscriptionState, description_directory};
 
 /// A Subscription with its placement; without a definition it is held whole.
+#[derive(Clone)]
 pub struct Placed {
     /// Namespace and name.
     pub key: (String, String),
@@ -27,12 +29,12 @@ pub struct Placed {
 }
 
 /// Places all, by priority and then by namespace and name; the result is in the latter order.
-pub(super) fn place_all(inputs: &Inputs<'_>, findings: &mut Findings) -> Vec<Placed> {
+pub(super) fn place_all(inputs: &Inputs<'_>, last: &LastPlacements<'_>, findings: &mut Findings) -> Vec<Placed> {
     let mut order: Vec<_> = inputs.snapshot.subscriptions.iter().collect();
     order.sort_by_key(|(_, reading)| Reverse(reading.valid().map_or(0, |subscription| subscription.priority)));
     let place = |(key, reading): (&(String, String), &Reading<Subscription>)| match reading {
         Reading::Unreadable => hold(inputs, key),
-        Reading::Valid(subscription) => place(inputs, key, subscription, findings),
+        Reading::Valid(subscription) => place(inputs, last, key, subscription, findings),
     };
     let mut placed: Vec<Placed> = order.into_iter().map(place).collect();
     if inputs.snapshot.incomplete {
@@ -42,7 +44,13 @@ pub(super) fn place_all(inputs: &Inputs<'_>, findings: &mut Findings) -> Vec<Pla
     placed
 }
 
-fn place(inputs: &Inputs<'_>, key: &(String, String), subscription: &Arc<Subscription>, findings: &mut Findings) -> Placed {
+fn place(
+    inputs: &Inputs<'_>,
+    last: &LastPlacements<'_>,
+    key: &(String, String),
+    subscription: &Arc<Subscription>,
+    findings: &mut Findings,
+) -> Placed {
     let previous = previous(inputs.previous, key);
     let mut found = Vec::new();
     let demands = index::demands(inputs.snapshot, subscription, had_inventory(inputs, key), &mut found);
@@ -56,7 +64,12 @@ fn place(inputs: &Inputs<'_>, key: &(String, String), subscription: &Arc<Subscri
         fleet: &inputs.fleet.fleet,
         previous: &previous,
     };
-    let placement = schedule::place(&request);
+    let known = last.placement(key, &request, &previous).cloned();
+    let mut placement = known.unwrap_or_else(|| schedule::place(&request));
+    if placement.bound == previous {
+        // Who compares sees at once that nothing moved.
+        placement.bound = previous.clone();
+    }
     report(subscription, &placement, findings);
     Placed {
         key: key.clone(),
@@ -127,8 +140,8 @@ pub fn verify(inputs: &Inputs<'_>, outcome: &Outcome) -> Vec<Diagnostic> {
                 .map(|violation| subscription.definition.locate(broken_rule(violation), "/spec")),
         );
     }
-    for (cluster, descriptions) in &outcome.state.clusters {
-        let manifests = descriptions.values().flat_map(|description| description.files.keys());
+    for (cluster, state) in &outcome.state.clusters {
+        let manifests = state.descriptions.values().flat_map(|description| description.files.keys());
         let twice = check::check_owners(cluster, manifests.map(String::as_str));
         found.extend(twice.iter().map(broken_rule));
     }

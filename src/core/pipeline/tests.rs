@@ -27,8 +27,9 @@ struct World {
     contents: BTreeMap<ObjectId, Vec<u8>>,
     diagnostics: Vec<Diagnostic>,
     pending: Vec<Pending>,
+    fan_out: u8,
     parses: ParseCache,
-    cache: RenderCache,
+    memory: Memory,
 }
 
 impl World {
@@ -73,7 +74,7 @@ impl World {
         let records = self.clusters.iter().map(|(name, labels)| {
             let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             ClusterRecord {
-                cluster: Cluster::new(name, None, None, labels),
+                cluster: Cluster::new(name, None, None, labels).into(),
                 cluster_type: String::new(),
             }
         });
@@ -83,8 +84,9 @@ impl World {
             fleet: &fleet,
             previous,
             settings: RenderSettings::default(),
+            fan_out: self.fan_out,
         };
-        let mut outcome = run(&inputs, &mut self.cache);
+        let mut outcome = run(&inputs, &mut self.memory);
         assert_eq!(verify(&inputs, &outcome), [], "the independent checker");
         diagnostics.append(&mut outcome.diagnostics);
         outcome.diagnostics = diagnostics;
@@ -183,10 +185,10 @@ fn delivers_to_the_clusters_that_match() {
 #[test]
 fn a_second_run_changes_no_byte_and_renders_nothing() {
     let mut world = web();
-    let (before, renders) = (state::build(&world.state).root, world.cache.render_count());
+    let (before, renders) = (state::build(&world.state).root, world.memory.renders.render_count());
     world.run();
     assert_eq!(state::build(&world.state).root, before);
-    assert_eq!(world.cache.render_count(), renders);
+    assert_eq!(world.memory.renders.render_count(), renders);
     world.write("README.md", "text").write("notes.txt", "more").run();
     assert_eq!(state::build(&world.state).root, before);
 }

@@ -215,6 +215,7 @@ fn check_limits(request: &Request<'_>, dynamic: &Dynamic, placement: &Placement,
         .keys()
         .filter_map(|namespace| request.fleet.clusters.get(namespace));
     let staying: Vec<&Cluster> = staying
+        .map(|cluster| &**cluster)
         .filter(|cluster| !is_tainted(request, cluster, &[Effect::NoExecute]))
         .collect();
     if dynamic.max_clusters.is_some_and(|most| staying.len() > most) {

@@ -82,7 +82,7 @@ pub(super) fn judge<'a>(request: &Request<'a>) -> (Vec<Candidate<'a>>, Vec<Outco
     (candidates, outcomes)
 }
 
-fn standing(request: &Request<'_>, cluster: &Cluster, bound: bool) -> Result<Standing, Reason> {
+pub(super) fn standing(request: &Request<'_>, cluster: &Cluster, bound: bool) -> Result<Standing, Reason> {
     let subscription = request.subscription;
     if !wants(subscription, &cluster.labels) {
         return Err(Reason::LabelsDoNotMatch);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::core::api::DEDICATED_NAMESPACE_PREFIX;
 use crate::core::ids::ClusterId;
 use crate::core::index::Workload;
@@ -90,7 +92,7 @@ impl Live {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fleet {
     /// Clusters by dedicated namespace.
-    pub clusters: BTreeMap<Arc<str>, Cluster>,
+    pub clusters: OrdMap<Arc<str>, Arc<Cluster>>,
     /// Live facts by dedicated namespace.
     pub live: BTreeMap<Arc<str>, Live>,
 }
@@ -99,7 +101,9 @@ impl FromIterator<Cluster> for Fleet {
     fn from_iter<I: IntoIterator<Item = Cluster>>(clusters: I) -> Self {
         let clusters = clusters.into_iter();
         Fleet {
-            clusters: clusters.map(|cluster| (cluster.namespace.clone(), cluster)).collect(),
+            clusters: clusters
+                .map(|cluster| (cluster.namespace.clone(), Arc::new(cluster)))
+                .collect(),
             live: BTreeMap::new(),
         }
     }

@@ -159,6 +159,23 @@ pub fn place(request: &Request<'_>) -> Placement {
     settle(request).0
 }
 
+/// Whether a placement stays as it is although what is known of one cluster changed. Only where each cluster is judged by itself can that be
+/// told without placing anew.
+pub fn is_unmoved(request: &Request<'_>, placement: &Placement, before: &Cluster, now: &Cluster) -> bool {
+    let by_itself = request.subscription.strategy == Strategy::Replication && !request.subscription.by_sub_group;
+    let same_name = before.namespace == now.namespace && before.name == now.name;
+    if !by_itself || !same_name || placement.kept.is_some() {
+        return false;
+    }
+    let bound = placement.bound.clusters.contains_key(&now.namespace);
+    let standing = filter::standing(request, now, bound);
+    match (bound, &standing) {
+        (true, standing) => *standing == Ok(Standing::Open),
+        (false, Err(_)) => standing == filter::standing(request, before, bound),
+        (false, Ok(_)) => false,
+    }
+}
+
 /// The placement, and an outcome for every cluster in the fleet's order.
 fn settle(request: &Request<'_>) -> (Placement, Vec<Outcome>) {
     let (candidates, mut outcomes) = filter::judge(request);

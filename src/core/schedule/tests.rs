@@ -97,7 +97,7 @@ impl Scene {
         }
         let cluster = Cluster::new(name, None, None, labels).with_taints(taints);
         self.fleet.live.insert(cluster.namespace.clone(), live);
-        self.fleet.clusters.insert(cluster.namespace.clone(), cluster);
+        self.fleet.clusters.insert(cluster.namespace.clone(), cluster.into());
     }
 
     fn change(&mut self, spec: &Value, replicas: i64) -> &mut Self {
@@ -527,7 +527,7 @@ proptest! {
         let mut other = Scene { snapshot: snapshot_of(&[]), fleet: Fleet::default(), bindings: one.bindings.clone(), placement: Placement::default() };
         other.change(&second, replicas.1);
         one.place();
-        let reversed: Vec<(Arc<str>, Cluster)> = one.fleet.clusters.clone().into_iter().rev().collect();
+        let reversed: Vec<(Arc<str>, Arc<Cluster>)> = one.fleet.clusters.clone().into_iter().rev().collect();
         other.fleet.clusters.extend(reversed);
         other.fleet.live = one.fleet.live.clone();
         prop_assert_eq!(&other.place().placement, &one.placement);

@@ -40,8 +40,8 @@ pub(super) fn readme() -> Arc<[u8]> {
     README.as_bytes().into()
 }
 
-pub(super) fn layout() -> Arc<[u8]> {
-    emit(&json!({"version": LAYOUT_VERSION, "clusterFanOut": 0}))
+pub(super) fn layout(fan_out: u8) -> Arc<[u8]> {
+    emit(&json!({"version": LAYOUT_VERSION, "clusterFanOut": fan_out}))
 }
 
 fn emit(value: &Value) -> Arc<[u8]> {
@@ -357,7 +357,7 @@ pub(super) fn read_managed_cluster(file: &Value) -> Option<ClusterRecord> {
     let taints = file.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten();
     let taints = taints.filter_map(|taint| Taint::parse(&serde_json::from_value(taint.clone()).ok()?).ok());
     Some(ClusterRecord {
-        cluster: cluster.with_taints(taints.collect()),
+        cluster: cluster.with_taints(taints.collect()).into(),
         cluster_type: text("/spec/clusterType").unwrap_or_default().to_owned(),
     })
 }

@@ -10,6 +10,8 @@ mod tree;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::core::api::subscription::Feed;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::render::AppliedOverride;
@@ -18,8 +20,8 @@ use registrations::Registrations;
 
 pub use files::{LAYOUT_FILE, LAYOUT_VERSION, binding_status, managed_cluster_object};
 pub use message::CommitMessage;
-pub use read::{Load, ReadError, read};
-pub use tree::{NewObject, StateTree, build, paths};
+pub use read::{Load, MAX_FAN_OUT, ReadError, read};
+pub use tree::{NewObject, StateTree, TreeBuilder, build, paths};
 
 /// A file's content by id; the bytes are there only if this process made them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,26 +119,95 @@ pub struct SubscriptionState {
     pub excluded: Vec<Exclusion>,
 }
 
+impl SubscriptionState {
+    /// Whether the other says the same, as far as can be told without looking at every binding.
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.bindings, &other.bindings) && self.inventory == other.inventory && self.excluded == other.excluded
+    }
+}
+
 /// A cluster's durable facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterRecord {
     /// Name, namespace, id and labels.
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     /// `EdgeCluster` or `StandardCluster`; free text, may be empty.
     pub cluster_type: String,
 }
 
-/// Everything on the state branch.
+/// What one cluster gets. Clusters with the same content share one.
+#[derive(Debug)]
+pub struct ClusterState {
+    /// Descriptions by `<sub-namespace>.<sub-name>`.
+    pub descriptions: BTreeMap<String, Arc<DescriptionState>>,
+    tree: NewObject,
+}
+
+impl ClusterState {
+    /// Builds the directory's tree.
+    pub fn new(descriptions: BTreeMap<String, Arc<DescriptionState>>) -> Self {
+        let tree = tree::cluster_tree(&descriptions);
+        ClusterState { descriptions, tree }
+    }
+
+    /// The tree id of `clusters/<ns>/`: the cluster's desired state.
+    pub fn id(&self) -> ObjectId {
+        self.tree.id
+    }
+}
+
+impl PartialEq for ClusterState {
+    fn eq(&self, other: &Self) -> bool {
+        self.tree.id == other.tree.id
+    }
+}
+
+/// Which overrides applied in one cluster. Clusters with the same share one.
+#[derive(Debug)]
+pub struct ClusterProvenance {
+    /// By `<sub-namespace>.<sub-name>`, without the Descriptions that no override applied to.
+    pub descriptions: BTreeMap<String, Arc<ProvenanceState>>,
+    files: Vec<Leaf>,
+    tree: NewObject,
+}
+
+impl ClusterProvenance {
+    /// Builds the directory's files and tree.
+    pub fn new(descriptions: BTreeMap<String, Arc<ProvenanceState>>) -> Self {
+        let (files, tree) = tree::provenance_tree(&descriptions);
+        ClusterProvenance {
+            descriptions,
+            files,
+            tree,
+        }
+    }
+
+    /// The tree id of `provenance/<ns>/`.
+    pub fn id(&self) -> ObjectId {
+        self.tree.id
+    }
+}
+
+impl PartialEq for ClusterProvenance {
+    fn eq(&self, other: &Self) -> bool {
+        self.tree.id == other.tree.id
+    }
+}
+
+/// Everything on the state branch. What is there once for each cluster is in maps that share what did not change: a copy costs nothing, and two
+/// states are compared by what differs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
-    /// Descriptions by dedicated namespace and `<sub-namespace>.<sub-name>`.
-    pub clusters: BTreeMap<String, BTreeMap<String, Arc<DescriptionState>>>,
-    /// Provenance, keyed as `clusters`; without the Descriptions that no override applied to.
-    pub provenance: BTreeMap<String, BTreeMap<String, Arc<ProvenanceState>>>,
+    /// Levels of directories, one hexadecimal digit each, above the directories and files that are keyed by cluster.
+    pub fan_out: u8,
+    /// What clusters get, by dedicated namespace.
+    pub clusters: OrdMap<Arc<str>, Arc<ClusterState>>,
+    /// Provenance, keyed as `clusters`.
+    pub provenance: OrdMap<Arc<str>, Arc<ClusterProvenance>>,
     /// Subscriptions by (namespace, name).
     pub subscriptions: BTreeMap<(String, String), SubscriptionState>,
     /// Clusters by dedicated namespace.
-    pub managed_clusters: BTreeMap<Arc<str>, ClusterRecord>,
+    pub managed_clusters: OrdMap<Arc<str>, Arc<ClusterRecord>>,
     /// Registrations and tokens: public parts only.
     pub registrations: Registrations,
 }
@@ -144,19 +215,17 @@ pub struct State {
 impl State {
     /// The Description of a cluster by its directory name.
     pub fn description(&self, cluster: &str, directory: &str) -> Option<&Arc<DescriptionState>> {
-        self.clusters.get(cluster)?.get(directory)
+        self.clusters.get(cluster)?.descriptions.get(directory)
     }
 
     /// The provenance of a Description.
     pub fn provenance_of(&self, cluster: &str, directory: &str) -> Option<&Arc<ProvenanceState>> {
-        self.provenance.get(cluster)?.get(directory)
+        self.provenance.get(cluster)?.descriptions.get(directory)
     }
 
     /// The tree id of `clusters/<ns>/`: the cluster's desired state.
     pub fn cluster_tree(&self, cluster: &str) -> ObjectId {
-        self.clusters
-            .get(cluster)
-            .map_or(ObjectId::EMPTY_TREE, |descriptions| tree::cluster_tree(descriptions).id)
+        self.clusters.get(cluster).map_or(ObjectId::EMPTY_TREE, |state| state.id())
     }
 }
 

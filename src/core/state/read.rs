@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::files::{self, DescriptionFile, ProvenanceFile};
 use super::registrations::{Registration, Token};
-use super::{DescriptionState, FeedState, Leaf, State, tree};
+use super::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, State, tree};
 use crate::core::ids::ObjectId;
 use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::yaml::{self, Limits};
@@ -41,6 +42,9 @@ pub enum ReadError {
     },
 }
 
+/// The most levels of directories: 65,536 directories.
+pub const MAX_FAN_OUT: u8 = 4;
+
 /// Loads a content by id.
 pub type Load<'a> = dyn FnMut(ObjectId) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
@@ -51,6 +55,8 @@ pub fn read(files: &BTreeMap<String, ObjectId>, load: &mut Load<'_>) -> Result<S
         state: State::default(),
         descriptions: HashMap::new(),
         slots: BTreeMap::new(),
+        provenance: BTreeMap::new(),
+        provenances: HashMap::new(),
     };
     if let Some(id) = files.get(files::LAYOUT_FILE) {
         reader.check_layout(*id)?;
@@ -67,6 +73,9 @@ struct Reader<'a, 'b> {
     descriptions: HashMap<ObjectId, Arc<DescriptionFile>>,
     /// Per (cluster, directory): the description's content and the ids of manifests and releases.
     slots: BTreeMap<(String, String), Slot>,
+    provenance: BTreeMap<Arc<str>, BTreeMap<String, Arc<ProvenanceState>>>,
+    /// Each distinct file once.
+    provenances: HashMap<ObjectId, Arc<ProvenanceState>>,
 }
 
 /// What was found so far of one Description's directory.
@@ -88,19 +97,29 @@ impl Reader<'_, '_> {
 
     fn check_layout(&mut self, id: ObjectId) -> Result<(), ReadError> {
         let layout = self.value(files::LAYOUT_FILE, id)?;
-        let known =
-            layout["version"].as_u64() == Some(files::LAYOUT_VERSION) && layout["clusterFanOut"].as_u64().unwrap_or(0) == 0;
-        if known {
-            Ok(())
-        } else {
-            Err(ReadError::Layout {
-                found: layout["version"].to_string(),
-            })
+        let fan_out = u8::try_from(layout["clusterFanOut"].as_u64().unwrap_or(0));
+        match (layout["version"].as_u64(), fan_out) {
+            (Some(files::LAYOUT_VERSION), Ok(fan_out @ ..=MAX_FAN_OUT)) => self.state.fan_out = fan_out,
+            _ => {
+                return Err(ReadError::Layout {
+                    found: layout["version"].to_string(),
+                });
+            }
         }
+        Ok(())
     }
 
     fn add(&mut self, path: &str, id: ObjectId) -> Result<(), ReadError> {
-        let parts: Vec<&str> = path.split('/').collect();
+        let mut parts: Vec<&str> = path.split('/').collect();
+        let keyed_by_cluster = match parts[..] {
+            ["clusters" | "managedclusters" | "provenance", ..] => Some(1),
+            ["registrations", "clusters", ..] => Some(2),
+            _ => None,
+        };
+        if let Some(at) = keyed_by_cluster {
+            // The levels of the fan-out say nothing.
+            parts.drain(at.min(parts.len())..(at + usize::from(self.state.fan_out)).min(parts.len()));
+        }
         match parts[..] {
             ["clusters", cluster, directory, "description.yaml"] => self.slot(cluster, directory).0 = Some(id),
             ["clusters", cluster, directory, below @ (MANIFESTS | RELEASES), file] => {
@@ -112,16 +131,21 @@ impl Reader<'_, '_> {
                 let value = self.value(path, id)?;
                 let record =
                     files::read_managed_cluster(&value).ok_or_else(|| malformed(path, "no ManagedCluster".to_owned()))?;
-                self.state.managed_clusters.insert(record.cluster.namespace.clone(), record);
+                self.state
+                    .managed_clusters
+                    .insert(record.cluster.namespace.clone(), record.into());
             }
             ["provenance", cluster, file] => {
-                let provenance = files::read_provenance(self.typed::<ProvenanceFile>(path, id)?);
+                let provenance = match self.provenances.get(&id) {
+                    Some(known) => known.clone(),
+                    None => Arc::new(files::read_provenance(self.typed::<ProvenanceFile>(path, id)?)),
+                };
+                self.provenances.insert(id, provenance.clone());
                 let directory = stem(file).to_owned();
-                self.state
-                    .provenance
-                    .entry(cluster.to_owned())
+                self.provenance
+                    .entry(cluster.into())
                     .or_default()
-                    .insert(directory, provenance.into());
+                    .insert(directory, provenance);
             }
             ["subscriptions", namespace, file] => {
                 let read = files::read_subscription(&self.value(path, id)?);
@@ -162,16 +186,17 @@ impl Reader<'_, '_> {
     }
 
     fn finish(mut self) -> Result<State, ReadError> {
+        let mut clusters: BTreeMap<Arc<str>, BTreeMap<String, Arc<DescriptionState>>> = BTreeMap::new();
+        let mut known: HashMap<ObjectId, Arc<DescriptionState>> = HashMap::new();
         for ((cluster, directory), (file, files)) in std::mem::take(&mut self.slots) {
             let path = format!("clusters/{cluster}/{directory}/description.yaml");
             let id = file.ok_or_else(|| malformed(&path, "the file is missing".to_owned()))?;
             let description = self.description(&path, id, files)?;
-            self.state
-                .clusters
-                .entry(cluster)
-                .or_default()
-                .insert(directory, description.into());
+            let description = known.entry(description.id).or_insert_with(|| description.into()).clone();
+            clusters.entry(cluster.into()).or_default().insert(directory, description);
         }
+        self.state.clusters = shared(clusters, ClusterState::new, ClusterState::id);
+        self.state.provenance = shared(self.provenance, ClusterProvenance::new, ClusterProvenance::id);
         Ok(self.state)
     }
 
@@ -198,6 +223,16 @@ impl Reader<'_, '_> {
             id: tree_id,
         })
     }
+}
+
+/// Clusters with the same content share it.
+fn shared<D, T>(clusters: BTreeMap<Arc<str>, D>, new: fn(D) -> T, id: fn(&T) -> ObjectId) -> OrdMap<Arc<str>, Arc<T>> {
+    let mut known: HashMap<ObjectId, Arc<T>> = HashMap::new();
+    let mut share = |content: T| known.entry(id(&content)).or_insert_with(|| content.into()).clone();
+    let clusters = clusters
+        .into_iter()
+        .map(|(namespace, content)| (namespace, share(new(content))));
+    clusters.collect()
 }
 
 fn malformed(path: &str, message: String) -> ReadError {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::core::ids::ClusterId;
@@ -63,7 +64,7 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Registrations {
     /// By cluster id.
-    pub clusters: BTreeMap<ClusterId, Registration>,
+    pub clusters: OrdMap<ClusterId, Registration>,
     /// By token id.
     pub tokens: BTreeMap<String, Token>,
 }

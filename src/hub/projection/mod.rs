@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -121,7 +123,7 @@ impl Projection {
         if !Arc::ptr_eq(&before.diagnostics, &revision.diagnostics) {
             self.read_errors(&revision);
         }
-        if !Arc::ptr_eq(&before.state, &revision.state) || !Arc::ptr_eq(&before.trees, &revision.trees) {
+        if !Arc::ptr_eq(&before.state, &revision.state) || !before.trees.ptr_eq(&revision.trees) {
             self.show_clusters(&before, &revision);
             self.show_registrations(&before, &revision);
         }
@@ -156,9 +158,8 @@ impl Projection {
     }
 
     fn show_clusters(&mut self, before: &Revision, now: &Revision) {
-        let namespaces = keys(&before.state.managed_clusters, &now.state.managed_clusters);
         let time = Timestamp::now();
-        for namespace in namespaces {
+        for namespace in &changed_namespaces(before, now) {
             let namespace: &str = namespace;
             let record = now.state.managed_clusters.get(namespace);
             let earlier = before.state.managed_clusters.get(namespace);
@@ -194,8 +195,12 @@ impl Projection {
     /// The Descriptions of a cluster that came, went or changed; what was reported of a content that changed is out of date.
     fn changed_descriptions(&mut self, namespace: &str, before: &Revision, now: &Revision) -> Vec<String> {
         static NONE: BTreeMap<String, Arc<DescriptionState>> = BTreeMap::new();
-        let old = before.state.clusters.get(namespace).unwrap_or(&NONE);
-        let new = now.state.clusters.get(namespace).unwrap_or(&NONE);
+        let old = before
+            .state
+            .clusters
+            .get(namespace)
+            .map_or(&NONE, |state| &state.descriptions);
+        let new = now.state.clusters.get(namespace).map_or(&NONE, |state| &state.descriptions);
         let differs = |name: &&String| match (old.get(*name), new.get(*name)) {
             (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.id != new.id,
             _ => true,
@@ -243,7 +248,7 @@ impl Projection {
         if connected(&shown.live) != connected(&live) {
             // What waits says for whom.
             let all = self.revision.state.clusters.get(namespace);
-            changed = all.into_iter().flat_map(BTreeMap::keys).cloned().collect();
+            changed = all.into_iter().flat_map(|state| state.descriptions.keys()).cloned().collect();
         }
         shown.live = live;
         changed.extend(self.take_up_to_date(namespace, self.revision.trees.get(&id).copied()));
@@ -308,7 +313,7 @@ impl Projection {
 
     fn show_registrations(&mut self, before: &Revision, now: &Revision) {
         let (old, new) = (&before.state.registrations.clusters, &now.state.registrations.clusters);
-        for id in keys(old, new).into_iter().filter(|id| old.get(*id) != new.get(*id)) {
+        for id in differing(old, new) {
             match new.get(id) {
                 Some(registration) => put(
                     &self.store,
@@ -431,6 +436,27 @@ fn put(store: &Store, group: &str, plural: &str, value: Value) {
 fn charts(revision: &Revision) -> BTreeMap<&ObjectKey, &Definition> {
     let feeds = revision.snapshot.feeds.iter();
     feeds.filter(|(key, _)| is_chart(key)).collect()
+}
+
+/// The keys whose values differ.
+fn differing<'a, K: Ord, V: PartialEq>(before: &'a OrdMap<K, V>, now: &'a OrdMap<K, V>) -> Vec<&'a K> {
+    let key = |change| match change {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    };
+    before.diff(now).map(key).collect()
+}
+
+/// The clusters whose facts or Descriptions changed, or what their agents are offered.
+fn changed_namespaces(before: &Revision, now: &Revision) -> BTreeSet<Arc<str>> {
+    let mut changed: BTreeSet<Arc<str>> = differing(&before.state.managed_clusters, &now.state.managed_clusters)
+        .into_iter()
+        .chain(differing(&before.state.clusters, &now.state.clusters))
+        .cloned()
+        .collect();
+    let offered = differing(&before.trees, &now.trees).into_iter();
+    let known = offered.filter_map(|id| now.state.registrations.clusters.get(id));
+    changed.extend(known.map(|known| Arc::from(known.dedicated_namespace.as_str())));
+    changed
 }
 
 /// The keys of two maps, each once.

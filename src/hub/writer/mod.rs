@@ -8,29 +8,29 @@
 mod problems;
 mod pushing;
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use imbl::OrdMap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use self::problems::Problems;
 pub use self::pushing::Pushed;
 use self::pushing::Pushing;
-use super::revision::{Revision, trees};
+use super::revision::{Revision, follow_trees};
 use super::source::{Source, StateRepository};
 use crate::core::access::Refusal;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{self, ParseCache, Snapshot};
-use crate::core::pipeline::{self, Inputs, Outcome};
+use crate::core::pipeline::{self, FleetFollower, Inputs, Memory, Outcome};
 use crate::core::registration::{self, Approval, Edit, Edited};
-use crate::core::render::{RenderCache, RenderSettings};
+use crate::core::render::RenderSettings;
 use crate::core::state::registrations::Registrations;
-use crate::core::state::{self, CommitMessage, State};
+use crate::core::state::{self, CommitMessage, State, TreeBuilder};
 use crate::core::text::with_causes;
 use crate::core::yaml::Limits;
 use crate::git::{Commit, Git, RepoError, WriteError};
@@ -60,6 +60,8 @@ pub struct WriterSettings {
     pub approval: Approval,
     /// What people allow in rendering.
     pub render: RenderSettings,
+    /// Levels of directories above those that are keyed by cluster; as the branch has it where nothing is said.
+    pub fan_out: Option<u8>,
     /// Limits of source files.
     pub limits: Limits,
 }
@@ -89,12 +91,16 @@ pub struct Writer {
     state: Arc<State>,
     /// The commit that agents are offered, with its generation and each cluster's tree: behind the head while that must be pushed first.
     delivered: Option<ObjectId>,
-    delivery: (u64, Arc<BTreeMap<ClusterId, ObjectId>>),
+    delivery: (u64, OrdMap<ClusterId, ObjectId>),
+    /// The state that `delivery` follows from.
+    delivered_state: Arc<State>,
     source_commit: Option<ObjectId>,
     snapshot: Arc<Snapshot>,
     findings: Vec<Diagnostic>,
     parses: ParseCache,
-    renders: RenderCache,
+    fleets: FleetFollower,
+    memory: Memory,
+    trees: TreeBuilder,
     problems: Problems,
     pushing: Option<Pushing>,
     repacking: Arc<AtomicBool>,
@@ -151,7 +157,8 @@ impl Writer {
             pushing: Pushing::new(&state_repository, head, wakes)?,
             state: Arc::new(state),
             delivered: None,
-            delivery: (0, Arc::default()),
+            delivery: (0, OrdMap::new()),
+            delivered_state: Arc::default(),
             source_commit: None,
             snapshot: Arc::new(Snapshot {
                 incomplete: true,
@@ -159,7 +166,9 @@ impl Writer {
             }),
             findings: Vec::new(),
             parses: ParseCache::default(),
-            renders: RenderCache::default(),
+            fleets: FleetFollower::default(),
+            memory: Memory::default(),
+            trees: TreeBuilder::default(),
             problems: Problems::default(),
             repacking: Arc::default(),
             indexed: false,
@@ -184,7 +193,7 @@ impl Writer {
             generation: self.generation,
             state: Arc::clone(&self.state),
             offered: self.delivery.0,
-            trees: Arc::clone(&self.delivery.1),
+            trees: self.delivery.1.clone(),
             unpushed: self.lacking(),
             ..Revision::default()
         }));
@@ -234,7 +243,7 @@ impl Writer {
         if catch_unwind(run).is_err() {
             // What the run had half done is made again; state and head are only ever replaced by what was written.
             self.parses = ParseCache::default();
-            self.renders = RenderCache::default();
+            self.forget();
             self.source_commit = None;
             let problem = "an internal error in Branchline broke the last run off; the last good state stays. The log says where: please report it";
             self.problems.reading = Some(problem.to_owned());
@@ -323,15 +332,15 @@ impl Writer {
 
     fn compute(&mut self, registrations: Registrations, phases: &mut Phases) -> Outcome {
         let begun = Instant::now();
-        let records = registration::approved(&registrations);
-        let fleet = pipeline::derive_fleet(records, &self.snapshot, &self.state);
+        let fleet = self.fleets.follow(&registrations, &self.snapshot, &self.state);
         let inputs = Inputs {
             snapshot: &self.snapshot,
             fleet: &fleet,
             previous: &self.state,
             settings: self.settings.render,
+            fan_out: self.settings.fan_out.unwrap_or(self.state.fan_out),
         };
-        let mut outcome = pipeline::run(&inputs, &mut self.renders);
+        let mut outcome = pipeline::run(&inputs, &mut self.memory);
         outcome.state.registrations = registrations;
         outcome.diagnostics.extend(self.findings.iter().cloned());
         outcome.diagnostics.sort();
@@ -375,16 +384,26 @@ impl Writer {
                 }
                 // The next wake tries again, as if the source had just moved.
                 self.source_commit = None;
+                self.forget();
                 self.publish(None);
                 Err(problem)
             }
         }
     }
 
+    /// What was worked out and not written is worked out again: what a run remembers is what stands on the branch.
+    fn forget(&mut self) {
+        self.fleets = FleetFollower::default();
+        self.memory = Memory::default();
+        self.trees = TreeBuilder::default();
+    }
+
     /// What agents are offered becomes what was written last.
     fn deliver(&mut self) {
         self.delivered = self.head;
-        self.delivery = (self.generation, Arc::new(trees(&self.state)));
+        follow_trees(&mut self.delivery.1, &self.delivered_state, &self.state);
+        self.delivery.0 = self.generation;
+        self.delivered_state = Arc::clone(&self.state);
     }
 
     /// Joins packs on a thread of their own, one such at a time.
@@ -416,7 +435,7 @@ impl Writer {
         now: &impl Fn() -> jiff::Timestamp,
     ) -> Result<(), String> {
         let begun = Instant::now();
-        let tree = state::build(&outcome.state);
+        let tree = self.trees.build(&outcome.state);
         let repo = &self.state_repository.repo;
         let current = match self.head {
             Some(head) => Some(repo.commit_info(head).map_err(|error| with_causes(&error))?.tree),
@@ -505,7 +524,7 @@ impl Writer {
             stopped: self.problems.stopped(),
             unpushed: self.lacking(),
             offered: self.delivery.0,
-            trees: Arc::clone(&self.delivery.1),
+            trees: self.delivery.1.clone(),
             ..(*before).clone()
         };
         if let Some(outcome) = outcome {
@@ -551,7 +570,8 @@ fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Opt
 
 fn subject(outcome: &Outcome) -> String {
     let state = &outcome.state;
-    let descriptions: usize = state.clusters.values().map(std::collections::BTreeMap::len).sum();
+    let bindings = state.subscriptions.values().map(|state| state.bindings.clusters.len());
+    let descriptions: usize = bindings.sum();
     format!(
         "{} clusters, {} Subscriptions, {descriptions} Descriptions",
         state.managed_clusters.len(),

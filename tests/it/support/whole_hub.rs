@@ -61,6 +61,7 @@ pub(crate) fn config(source: &GitRepo, home: &TempDir) -> HubConfig {
         poll: Duration::from_millis(100),
         approval: Approval::Automatic,
         render: RenderSettings::default(),
+        cluster_fan_out: None,
         certificate_lifetime: DEFAULT_LIFETIME,
     }
 }

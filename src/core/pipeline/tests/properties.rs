@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::state::TreeBuilder;
 use crate::core::yaml;
 
 const BUNDLE: &str = "apiVersion: branchline.io/v1alpha1\nkind: Bundle\nmetadata: {name: base}\nspec: {path: PATH}\n";
@@ -22,6 +23,21 @@ fn seeded() -> World {
     }
     world.write("base/f0.yaml", &config("f0", "v0")).run();
     world
+}
+
+fn labels(label: &str) -> Vec<(&'static str, &'static str)> {
+    match label {
+        "prod" => vec![("env", "prod")],
+        "edge" => vec![("env", "prod"), ("tier", "edge")],
+        _ => Vec::new(),
+    }
+}
+
+/// A cluster that comes, goes or changes its labels.
+fn cluster_edit() -> impl Strategy<Value = (String, Option<String>)> {
+    let name = prop::sample::select(vec!["east", "west", "north"]);
+    let label = prop::option::weighted(0.8, prop::sample::select(vec!["prod", "edge", "none"]));
+    (name, label).prop_map(|(name, label)| (format!("cluster:{name}"), label.map(str::to_owned)))
 }
 
 /// One edit of a small repository.
@@ -81,21 +97,31 @@ proptest! {
     /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
     /// object has two owners in a cluster.
     #[test]
-    fn incremental_equals_full(edits in prop::collection::vec(edit(), 1..12)) {
+    fn incremental_equals_full(edits in prop::collection::vec(prop_oneof![6 => edit(), 1 => cluster_edit()], 1..16), fan_out in 0..=state::MAX_FAN_OUT) {
         let mut world = seeded();
+        world.fan_out = fan_out;
+        let mut trees = TreeBuilder::default();
+        let mut written = std::collections::BTreeSet::new();
         for (path, text) in edits {
-            match text {
-                Some(text) => drop(world.files.insert(path, text)),
-                None => drop(world.files.remove(&path)),
+            match (path.strip_prefix("cluster:"), text) {
+                (Some(name), Some(label)) => drop(world.clusters.insert(name.to_owned(), labels(&label))),
+                (Some(name), None) => drop(world.clusters.remove(name)),
+                (None, Some(text)) => drop(world.files.insert(path, text)),
+                (None, None) => drop(world.files.remove(&path)),
             }
             let previous = world.state.clone();
             world.run();
-            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), ..World::default() };
+            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), fan_out, ..World::default() };
             let full = cold.outcome(&previous);
-            prop_assert_eq!(state::build(&full.state).root, state::build(&world.state).root);
+            let whole = state::build(&full.state);
+            let tree = trees.build(&world.state);
+            prop_assert_eq!(whole.root, tree.root);
+            written.extend(tree.objects.iter().map(|object| object.id));
+            prop_assert!(whole.objects.iter().all(|object| written.contains(&object.id)), "an object was never written");
             prop_assert_eq!(&full.diagnostics, &world.diagnostics);
-            for (cluster, descriptions) in &world.state.clusters {
-                let all: Vec<&String> = descriptions.values().flat_map(|d| d.files.keys()).collect();
+            prop_assert_eq!(&full.pending, &world.pending);
+            for (cluster, state) in &world.state.clusters {
+                let all: Vec<&String> = state.descriptions.values().flat_map(|d| d.files.keys()).collect();
                 let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
                 prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
             }
@@ -122,8 +148,9 @@ proptest! {
 
     /// A rendered tree read back gives the same objects, and the next run from it changes nothing.
     #[test]
-    fn a_tree_read_back_is_the_tree(edits in prop::collection::vec(edit(), 1..12)) {
+    fn a_tree_read_back_is_the_tree(edits in prop::collection::vec(edit(), 1..12), fan_out in 0..=state::MAX_FAN_OUT) {
         let mut world = seeded();
+        world.fan_out = fan_out;
         for (path, text) in edits {
             match text {
                 Some(text) => drop(world.files.insert(path, text)),
@@ -135,9 +162,10 @@ proptest! {
         let files: BTreeMap<String, ObjectId> = paths.iter().map(|(path, leaf)| (path.clone(), leaf.id)).collect();
         let read = state::read(&files, &mut |id| Ok(world.contents[&id].clone())).unwrap();
         prop_assert_eq!(state::build(&read).root, state::build(&world.state).root);
-        for (namespace, descriptions) in &read.clusters {
-            for (directory, description) in descriptions {
-                prop_assert_eq!(&description.feeds, &world.state.clusters[namespace][directory].feeds);
+        for (namespace, state) in &read.clusters {
+            for (directory, description) in &state.descriptions {
+                let written = world.state.description(namespace, directory).unwrap();
+                prop_assert_eq!(&description.feeds, &written.feeds);
             }
         }
         for (path, leaf) in paths.iter().filter(|(path, _)| path.contains("/manifests/") || path.contains("/releases/")) {
