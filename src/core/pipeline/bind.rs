@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::dividing::ShareOverrides;
+use super::dividing::{ShareOverrides, is_undecided};
 use super::feeds::{Resolved, resolve};
 use super::overrides::OverrideIndex;
 use super::{Findings, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Definition, Override, Policy};
+use crate::core::index::{Definition, Override, Policy, Subscription, is_bundle, is_chart};
 use crate::core::render::{self, AppliedOverride, RenderCache};
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -45,6 +45,31 @@ struct Draft<'a> {
     candidates: Vec<Candidate>,
 }
 
+/// An object that a Subscription may not deliver, because another one has it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Conflict {
+    /// Position of the Subscription.
+    loser: usize,
+    feed: Feed,
+    bundle: Option<String>,
+    /// What the feed ends as.
+    file: String,
+    /// Name of the Subscription that has it.
+    winner: String,
+}
+
+impl Conflict {
+    fn message(&self) -> String {
+        let (feed, file) = (&self.feed, &self.file);
+        let moved = !file.ends_with(&format!("/{}", render::file_name(&feed.key())));
+        let object = match moved && !is_chart(&feed.key()) {
+            true => format!("{feed} ends as {file}, which"),
+            false => feed.to_string(),
+        };
+        format!("{object} is delivered by Subscription {} already", self.winner)
+    }
+}
+
 struct Binder<'a> {
     inputs: &'a Inputs<'a>,
     overrides: &'a OverrideIndex<'a>,
@@ -53,7 +78,7 @@ struct Binder<'a> {
     findings: &'a mut Findings,
     descriptions: HashMap<ObjectId, Arc<DescriptionState>>,
     provenances: HashMap<ObjectId, Arc<ProvenanceState>>,
-    conflicts: BTreeMap<(usize, String, String), Vec<String>>,
+    conflicts: BTreeMap<Conflict, Vec<String>>,
     bound: Bound,
 }
 
@@ -133,7 +158,8 @@ impl<'a> Binder<'a> {
         }
         resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            let rendered = source.and_then(|(source, demand)| {
+            let decided = source.filter(|(_, demand)| !is_undecided(resolved.placed, *demand));
+            let rendered = decided.and_then(|(source, demand)| {
                 let share = self.shares.of(resolved.placed, feed, demand, cluster);
                 self.render(cluster, feed, source, before, share)
             });
@@ -163,7 +189,7 @@ impl<'a> Binder<'a> {
                 "{} ends as {}, which another feed of this Subscription is already",
                 state.feed, state.path
             );
-            let pointer = feed_pointer(subscription, &state.feed);
+            let pointer = pointer_of(subscription, &state.feed, state.bundle.as_ref());
             let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
             let hint = "let overrides move only one of them there";
             self.findings
@@ -234,11 +260,16 @@ impl<'a> Binder<'a> {
             let winner_name = subscription_name(drafts[winner].1.placed);
             for loser in claimants.into_iter().filter(|position| *position != winner) {
                 let (index, draft) = &mut drafts[loser];
-                draft.candidates.retain(|candidate| candidate.state.path != file);
-                self.conflicts
-                    .entry((*index, file.clone(), winner_name.clone()))
-                    .or_default()
-                    .push(cluster.binding());
+                for lost in draft.candidates.extract_if(.., |candidate| candidate.state.path == file) {
+                    let conflict = Conflict {
+                        loser: *index,
+                        feed: lost.state.feed,
+                        bundle: lost.state.bundle,
+                        file: file.clone(),
+                        winner: winner_name.clone(),
+                    };
+                    self.conflicts.entry(conflict).or_default().push(cluster.binding());
+                }
             }
         }
     }
@@ -285,11 +316,10 @@ impl<'a> Binder<'a> {
     }
 
     fn report_conflicts(&mut self, placements: &[Placed]) {
-        for ((index, file, winner), clusters) in std::mem::take(&mut self.conflicts) {
-            let Some(subscription) = &placements[index].subscription else {
+        for (conflict, clusters) in std::mem::take(&mut self.conflicts) {
+            let Some(subscription) = &placements[conflict.loser].subscription else {
                 continue;
             };
-            let object = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
             let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let more = clusters.len().saturating_sub(3);
             let more = if more > 0 {
@@ -297,10 +327,11 @@ impl<'a> Binder<'a> {
             } else {
                 String::new()
             };
-            let message = format!("{object} is delivered by Subscription {winner} already; left out here in {shown}{more}");
-            let hint = "let one Subscription deliver the object to each cluster";
-            let diagnostic = Diagnostic::error("object-conflict", message).field("/spec/feeds").hint(hint);
-            self.findings.add(subscription.definition.locate(diagnostic, "/spec/feeds"));
+            let message = format!("{}; left out here in {shown}{more}", conflict.message());
+            let pointer = pointer_of(subscription, &conflict.feed, conflict.bundle.as_ref());
+            let hint = "take the feed out of one of the two, or let their subscribers match different clusters";
+            let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer).hint(hint);
+            self.findings.add(subscription.definition.locate(diagnostic, &pointer));
         }
     }
 }
@@ -309,6 +340,15 @@ fn insert<T>(map: &mut PerCluster<T>, cluster: &Cluster, directory: &str, value:
     map.entry(cluster.namespace.to_string())
         .or_default()
         .insert(directory.to_owned(), value);
+}
+
+/// Where a Subscription names an object, by itself or with its Bundle.
+fn pointer_of(subscription: &Subscription, feed: &Feed, bundle: Option<&String>) -> String {
+    let named = |listed: &&Feed| {
+        let name = format!("{}/{}", listed.namespace.as_deref().unwrap_or_default(), listed.name);
+        is_bundle(&listed.key()) && bundle == Some(&name)
+    };
+    feed_pointer(subscription, subscription.feeds.iter().find(named).unwrap_or(feed))
 }
 
 fn subscription_name(placed: &Placed) -> String {
