@@ -194,10 +194,10 @@ fn read_cluster(value: serde_json::Value) -> Result<(ClusterRecord, Live), Strin
         .transpose()
         .map_err(|error: crate::core::ids::InvalidClusterId| error.to_string())?;
     let taints = index::read_taints(&object).map_err(|wrong| format!("{object}: {}: {}", wrong.pointer, wrong.message))?;
-    let labels = object
-        .labels()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
+    let (labels, invalid) = index::read_labels(&object);
+    if let Some(wrong) = invalid.first() {
+        return Err(format!("{object}: {}: {}", wrong.pointer, wrong.message));
+    }
     let cluster = Cluster::new(object.name(), object.namespace(), id, labels).with_taints(taints.unwrap_or_default());
     if !crate::core::ids::is_dns_name(&cluster.namespace, 63, false) {
         return Err(format!("{object}: {:?} is not a namespace name", cluster.namespace));

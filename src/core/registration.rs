@@ -369,6 +369,9 @@ pub fn record(known: &Registration) -> Option<ClusterRecord> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::core::ids::ObjectId;
+    use crate::core::index::Definition;
+    use crate::core::object::Object;
 
     fn spec(id: char, name: &str) -> RegistrationSpec {
         let id = format!("{id}d0c9d5f-7a77-4a9e-8b7c-6e1b7b6f1a2b");
@@ -528,7 +531,15 @@ mod tests {
     }
 
     fn stated(name: &str, namespace: Option<&str>, id: Option<char>) -> BTreeMap<String, Reading<ClusterDefinition>> {
+        let object = serde_json::json!({"apiVersion": "clusters.clusternet.io/v1beta1", "kind": "ManagedCluster", "metadata": {"name": name}});
         let definition = ClusterDefinition {
+            definition: Definition {
+                object: Object::from_value(object).unwrap().into(),
+                digest: ObjectId::EMPTY_TREE,
+                file: "hub/clusters.yaml".into(),
+                line: 1,
+                text: None,
+            },
             name: name.to_owned(),
             namespace: namespace.map(str::to_owned),
             cluster_id: id.map(|id| spec(id, "").cluster_id),

@@ -71,11 +71,14 @@ pub struct InvalidSelector {
 impl Selector {
     /// Checks operators and values as the API server does (`k8s.io/apimachinery`, `LabelSelectorAsSelector`).
     pub fn parse(selector: &LabelSelector) -> Result<Self, InvalidSelector> {
-        let labels = selector
-            .match_labels
-            .iter()
-            .map(|(key, value)| Requirement::In(key.clone(), vec![value.clone()]));
-        let mut requirements: Vec<Requirement> = labels.collect();
+        let mut requirements: Vec<Requirement> = Vec::new();
+        for (key, value) in &selector.match_labels {
+            check_label(key, value).map_err(|message| InvalidSelector {
+                pointer: format!("/matchLabels/{}", key.replace('~', "~0").replace('/', "~1")),
+                message,
+            })?;
+            requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
+        }
         for (index, expression) in selector.match_expressions.iter().enumerate() {
             requirements.push(parse_requirement(expression, index)?);
         }
@@ -160,8 +163,9 @@ fn parse_requirement(expression: &LabelRequirement, index: usize) -> Result<Requ
         message,
     };
     let (key, values) = (expression.key.clone(), expression.values.clone());
-    if key.is_empty() {
-        return Err(invalid("key", "the label key is empty".to_owned()));
+    check_label(&key, "").map_err(|message| invalid("key", message))?;
+    for value in &values {
+        check_label(&key, value).map_err(|message| invalid("values", message))?;
     }
     match (expression.operator.as_str(), values.is_empty()) {
         ("In", false) => Ok(Requirement::In(key, values)),

@@ -10,6 +10,7 @@ mod apply;
 mod architecture;
 mod bad_source;
 mod chaos;
+mod check_fixtures;
 mod delivery;
 mod demo;
 mod faults;

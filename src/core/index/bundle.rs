@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::kinds::{invalid, read_spec, unsupported};
 use super::{Definition, Snapshot};
+use crate::core::api::BRANCHLINE_GROUP;
 use crate::core::api::bundle::BundleSpec;
 use crate::core::api::subscription::Feed;
-use crate::core::api::{BRANCHLINE_GROUP, BRANCHLINE_VERSION};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 
@@ -45,10 +45,6 @@ pub fn feed_of(key: &ObjectKey, source: &Definition) -> Feed {
 /// Adds a Bundle without its objects; one that cannot be carried out holds what is made of it.
 pub(super) fn add_bundle(snapshot: &mut Snapshot, key: ObjectKey, definition: Definition, out: &mut Vec<Diagnostic>) {
     let before = out.len();
-    if definition.object.api_version() != BRANCHLINE_VERSION {
-        let message = format!("unknown apiVersion {:?} of a Bundle", definition.object.api_version());
-        out.push(invalid(&definition, "/apiVersion", message, "write branchline.io/v1alpha1"));
-    }
     let path = read_spec::<BundleSpec>(&definition, out).and_then(|spec| {
         let folder = folder(&spec.path);
         if folder.is_none() {

@@ -6,8 +6,8 @@ use super::kinds::{DNS_HINT, invalid, unknown_field, unsupported};
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::CLUSTERS_GROUP;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::ids::{ClusterId, is_dns_name};
-use crate::core::object::Object;
+use crate::core::ids::{ClusterId, InvalidClusterId, is_dns_name};
+use crate::core::object::{Object, type_name};
 use crate::core::selector::{Labels, check_label};
 use crate::core::taint::Taint;
 
@@ -24,6 +24,8 @@ pub struct ClusterDefinition {
     pub labels: Labels,
     /// Taints, where it states any; an empty list takes away what was there.
     pub taints: Option<Vec<Taint>>,
+    /// Where it is defined.
+    pub definition: Definition,
 }
 
 /// A taint that cannot be read.
@@ -113,54 +115,93 @@ fn read_cluster(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Cl
             DNS_HINT,
         ));
     }
-    let known = ["clusterId", "clusterType", "syncMode", "taints"];
-    for field in object
-        .pointer("/spec")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(field, _)| field)
-    {
-        if !known.contains(&field.as_str()) {
-            out.push(unknown_field(definition, &format!("/spec/{field}")));
-        }
-    }
-    let cluster_id = match object
-        .pointer("/spec/clusterId")
-        .and_then(Value::as_str)
-        .map(str::parse::<ClusterId>)
-    {
-        None => None,
-        Some(Ok(id)) => Some(id),
-        Some(Err(error)) => {
-            out.push(invalid(
-                definition,
-                "/spec/clusterId",
-                error.to_string(),
-                "kubectl get ns kube-system -o jsonpath={.metadata.uid}",
-            ));
-            None
-        }
-    };
+    check_spec(definition, out);
     Some(ClusterDefinition {
         name: object.name().to_owned(),
         namespace: object.namespace().map(str::to_owned),
-        cluster_id,
-        labels: read_labels(definition, out),
+        cluster_id: read_cluster_id(definition, out),
+        labels: read_stated_labels(definition, out),
         taints: read_stated_taints(definition, out),
+        definition: definition.clone(),
     })
 }
 
-fn read_labels(definition: &Definition, out: &mut Vec<Diagnostic>) -> Labels {
-    let mut labels = Labels::new();
-    for (key, value) in definition.object.labels() {
-        match check_label(key, value) {
-            Ok(()) => drop(labels.insert(key.to_owned(), value.to_owned())),
-            Err(problem) => {
-                let pointer = format!("/metadata/labels/{}", key.replace('~', "~0").replace('/', "~1"));
-                out.push(invalid(definition, &pointer, problem, "correct the label"));
-            }
+fn check_spec(definition: &Definition, out: &mut Vec<Diagnostic>) {
+    const KNOWN: [&str; 4] = ["clusterId", "clusterType", "syncMode", "taints"];
+    let spec = definition.object.pointer("/spec").unwrap_or(&Value::Null);
+    if !spec.is_null() && !spec.is_object() {
+        let message = format!("spec is a mapping, this is {}", type_name(spec));
+        out.push(invalid(
+            definition,
+            "/spec",
+            message,
+            "write clusterId, taints and so on below spec",
+        ));
+    }
+    for (field, _) in spec.as_object().into_iter().flatten() {
+        if !KNOWN.contains(&field.as_str()) {
+            out.push(unknown_field(definition, &format!("/spec/{field}")));
         }
     }
+    let modes = ["Push", "Pull", "Dual"].map(Value::from);
+    if let Some(mode) = spec.get("syncMode").filter(|mode| !modes.contains(mode)) {
+        let message = format!("{mode} is no syncMode");
+        out.push(invalid(definition, "/spec/syncMode", message, "use Pull: agents always pull"));
+    }
+}
+
+fn read_cluster_id(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<ClusterId> {
+    let stated = definition.object.pointer("/spec/clusterId")?;
+    let read = match stated.as_str() {
+        Some(id) => id.parse().map_err(|error: InvalidClusterId| error.to_string()),
+        None => Err(format!("a cluster id is text, this is {}", type_name(stated))),
+    };
+    read.map_err(|message| {
+        let hint = "kubectl get ns kube-system -o jsonpath={.metadata.uid}";
+        out.push(invalid(definition, "/spec/clusterId", message, hint));
+    })
+    .ok()
+}
+
+/// A label that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidLabel {
+    /// JSON pointer in the ManagedCluster.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The labels of a ManagedCluster, and those that cannot be read: they decide about placements, so none is lost in silence.
+pub fn read_labels(object: &Object) -> (Labels, Vec<InvalidLabel>) {
+    let stated = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+    let mut labels = Labels::new();
+    let mut invalid = Vec::new();
+    if !stated.is_null() && !stated.is_object() {
+        invalid.push(InvalidLabel {
+            pointer: "/metadata/labels".to_owned(),
+            message: format!("labels are a mapping, this is {}", type_name(stated)),
+        });
+    }
+    for (key, value) in stated.as_object().into_iter().flatten() {
+        let text = value.as_str().ok_or_else(|| {
+            let kind = type_name(value);
+            format!("the value of a label is text, this is {kind}: quote it")
+        });
+        match text.and_then(|text| check_label(key, text).map(|()| text)) {
+            Ok(text) => drop(labels.insert(key.clone(), text.to_owned())),
+            Err(message) => invalid.push(InvalidLabel {
+                pointer: format!("/metadata/labels/{}", key.replace('~', "~0").replace('/', "~1")),
+                message,
+            }),
+        }
+    }
+    (labels, invalid)
+}
+
+fn read_stated_labels(definition: &Definition, out: &mut Vec<Diagnostic>) -> Labels {
+    let (labels, wrong) = read_labels(&definition.object);
+    let wrong = wrong.into_iter();
+    out.extend(wrong.map(|wrong| invalid(definition, &wrong.pointer, wrong.message, "correct the label")));
     labels
 }

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::kinds::{DNS_HINT, invalid, parse_spec, read_spec};
 use super::{Definition, Snapshot};
+use crate::core::api::APPS_GROUP;
 use crate::core::api::helm::HelmChartSpec;
-use crate::core::api::{APPS_GROUP, APPS_VERSION};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectKey, is_dns_name};
 
@@ -29,15 +29,6 @@ pub fn is_chart(key: &ObjectKey) -> bool {
 /// Adds a HelmChart to the feeds; one that cannot be carried out holds what is made of it.
 pub(super) fn add_chart(snapshot: &mut Snapshot, key: ObjectKey, definition: Definition, out: &mut Vec<Diagnostic>) {
     let before = out.len();
-    if definition.object.api_version() != APPS_VERSION {
-        let message = format!("unknown apiVersion {:?} of a HelmChart", definition.object.api_version());
-        out.push(invalid(
-            &definition,
-            "/apiVersion",
-            message,
-            "write apps.clusternet.io/v1alpha1",
-        ));
-    }
     if let Some(spec) = read_spec::<HelmChartSpec>(&definition, out) {
         let problems = problems(&spec);
         out.extend(
@@ -87,6 +78,9 @@ fn problems(spec: &HelmChartSpec) -> Vec<(&'static str, String)> {
             format!("{:?} is not a namespace name", spec.target_namespace),
         ));
     }
+    if let Some(seconds) = spec.timeout_seconds.filter(|seconds| *seconds < 0) {
+        found.push(("/spec/timeoutSeconds", format!("timeoutSeconds {seconds} is negative")));
+    }
     found
 }
 
@@ -94,6 +88,7 @@ fn hint(pointer: &str) -> &'static str {
     match pointer {
         "/spec/repo" => "use http://, https:// or oci://",
         "/spec/targetNamespace" => DNS_HINT,
+        "/spec/timeoutSeconds" => "use 0 or more",
         _ => "name the chart as its repository does",
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod helm;
 mod inventory;
 mod kinds;
+mod operations;
 mod overrides;
 mod parse;
 mod subscription;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
+use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey};
 use crate::core::object::Object;
@@ -24,9 +25,11 @@ use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
 pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
-pub use cluster::{ClusterDefinition, InvalidTaint, read_taints};
+pub use cluster::{ClusterDefinition, InvalidLabel, InvalidTaint, read_labels, read_taints};
 pub use helm::{ChartProblem, is_chart, read_chart};
 pub use inventory::{Demand, Demands, FeedInventory, Workload, demands, inventory_of};
+pub use kinds::placed;
+pub use operations::MAX_OPERATIONS;
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
 pub use subscription::{Dynamic, SpreadConstraint, Strategy, Subscriber, Subscription};
@@ -47,8 +50,17 @@ pub struct Definition {
     pub file: Arc<str>,
     /// Line of its document.
     pub line: u64,
-    text: Option<Arc<[u8]>>,
+    /// The file's text, where diagnostics may have to point into the object's fields.
+    pub text: Option<Arc<[u8]>>,
 }
+
+impl PartialEq for Definition {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.stands_as(other)
+    }
+}
+
+impl Eq for Definition {}
 
 impl Definition {
     /// Places a diagnostic at a field of this object.
@@ -225,7 +237,7 @@ impl Builder {
             if definitions.len() > 1 {
                 self.report_duplicates(&definitions);
                 snapshot.duplicates.insert(key.clone());
-                self.add_duplicate(&mut snapshot, &key);
+                add_duplicate(&mut snapshot, &key, &definitions);
             } else if let Some(definition) = definitions.pop() {
                 self.add_definition(&mut snapshot, key, definition);
             }
@@ -252,20 +264,6 @@ impl Builder {
         }
     }
 
-    fn add_duplicate(&self, snapshot: &mut Snapshot, key: &ObjectKey) {
-        let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
-        match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
-            (APPS_GROUP, "FeedInventory") => drop(snapshot.inventories.insert(place, Reading::Unreadable)),
-            (APPS_GROUP, kind) => {
-                if let Some(kind) = OverrideKind::of(kind) {
-                    snapshot.overrides.insert((kind, place.0, place.1), Reading::Unreadable);
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn add_definition(&mut self, snapshot: &mut Snapshot, key: ObjectKey, definition: Definition) {
         match (key.group.as_str(), key.kind.as_str()) {
             (APPS_GROUP, "Subscription") => subscription::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
@@ -280,23 +278,62 @@ impl Builder {
             }
             (APPS_GROUP, "HelmChart") => helm::add_chart(snapshot, key, definition, &mut self.diagnostics),
             (BRANCHLINE_GROUP, "Bundle") => bundle::add_bundle(snapshot, key, definition, &mut self.diagnostics),
-            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, _) => self.diagnostics.push(misplaced(&definition)),
+            (group, kind) if is_ours(group) => {
+                // It may be a misspelt definition of anything, so absence says nothing.
+                snapshot.incomplete |= !WRITTEN_BY_THE_HUB.contains(&kind);
+                self.diagnostics.push(misplaced(&definition));
+            }
             _ => drop(snapshot.feeds.insert(key, definition)),
         }
     }
 }
 
-fn misplaced(definition: &Definition) -> Diagnostic {
-    let diagnostic = match definition.object.kind() {
-        "ManagedCluster" => {
-            Diagnostic::error("misplaced-object", "a ManagedCluster is read only below hub/").hint("move the file to hub/")
+/// None of the definitions counts, and what depends on any of them is held.
+fn add_duplicate(snapshot: &mut Snapshot, key: &ObjectKey, definitions: &[Definition]) {
+    let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
+    match (key.group.as_str(), key.kind.as_str()) {
+        (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
+        (APPS_GROUP, "FeedInventory") => drop(snapshot.inventories.insert(place, Reading::Unreadable)),
+        (APPS_GROUP, kind) => {
+            if let Some(kind) = OverrideKind::of(kind) {
+                overrides::add_unreadable(snapshot, kind, key, definitions);
+            }
         }
-        kind => Diagnostic::error(
-            "misplaced-object",
+        _ => {}
+    }
+}
+
+/// Kinds of ours that the hub writes for people to read.
+const WRITTEN_BY_THE_HUB: [&str; 5] = ["Base", "Description", "HelmRelease", "ClusterRegistrationRequest", "Socket"];
+
+/// Our groups, and whatever else ends like them: nobody but us and Clusternet has kinds there, so it is a misspelt one of ours.
+fn is_ours(group: &str) -> bool {
+    ["clusternet.io", BRANCHLINE_GROUP].iter().any(|domain| {
+        let rest = group.strip_suffix(domain);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+fn misplaced(definition: &Definition) -> Diagnostic {
+    let object = &definition.object;
+    let kind = object.kind();
+    let (message, hint) = match kind {
+        "ManagedCluster" => ("a ManagedCluster is read only below hub/".to_owned(), "move the file to hub/"),
+        "Manifest" => (
+            "a Manifest without a template says nothing".to_owned(),
+            "put the object into template, or commit the object itself",
+        ),
+        kind if WRITTEN_BY_THE_HUB.contains(&kind) => (
             format!("{kind} is written by the hub and is not read from the source"),
-        )
-        .hint("take it out of the source repository"),
+            "take it out of the source repository",
+        ),
+        kind => (
+            format!("there is no kind {kind} in {}", object.api_version()),
+            "apps.clusternet.io/v1alpha1 has Subscription, Localization, Globalization, HelmChart and FeedInventory, \
+             branchline.io/v1alpha1 has Bundle; until then what no file defines keeps its last result",
+        ),
     };
+    let diagnostic = Diagnostic::error("misplaced-object", message).field("/kind").hint(hint);
     definition.locate(diagnostic, "/kind")
 }
 

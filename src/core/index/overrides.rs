@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::bundle::is_bundle;
-use super::kinds::{invalid, placed, read_spec, unknown_field};
+use super::helm::is_chart;
+use super::kinds::{invalid, placed, read_spec};
+use super::operations;
 use super::{Definition, Reading, Snapshot};
 use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
 use crate::core::api::subscription::Feed;
@@ -156,25 +158,47 @@ pub(super) fn add_override(
 ) {
     let namespace = key.namespace.clone().unwrap_or_default();
     let before = out.len();
-    let reading = match read_spec::<OverrideSpec>(definition, out) {
-        Some(spec) => read_override(&spec, kind, key, definition, out).filter(|_| out.len() == before),
-        None => None,
-    };
-    match reading {
+    let spec = read_spec::<OverrideSpec>(definition, out);
+    name_entries(definition, &mut out[before..]);
+    let reading = spec.and_then(|spec| read_override(&spec, kind, key, definition, out));
+    let clean = out[before..].iter().all(|diagnostic| !diagnostic.is_error());
+    match reading.filter(|_| clean) {
         Some(value) => drop(
             snapshot
                 .overrides
                 .insert((kind, namespace, key.name.clone()), Reading::Valid(value.into())),
         ),
-        None => {
-            snapshot
-                .broken_overrides
-                .extend(broken(kind, &namespace, key, &definition.object));
-            snapshot
-                .overrides
-                .insert((kind, namespace, key.name.clone()), Reading::Unreadable);
-        }
+        None => add_unreadable(snapshot, kind, key, std::slice::from_ref(definition)),
     }
+}
+
+/// Says which entry a finding about a field of it is about.
+fn name_entries(definition: &Definition, found: &mut [Diagnostic]) {
+    for diagnostic in found {
+        let mut tokens = diagnostic
+            .field
+            .strip_prefix("/spec/overrides/")
+            .into_iter()
+            .flat_map(|rest| rest.split('/'));
+        let Some(index) = tokens.next().and_then(|token| token.parse::<usize>().ok()) else {
+            continue;
+        };
+        let name = definition.object.pointer(&format!("/spec/overrides/{index}/name"));
+        let name = entry_name(name.and_then(Value::as_str).unwrap_or_default(), index);
+        diagnostic.message = format!("{name}: {}", diagnostic.message);
+    }
+}
+
+/// Adds an override that cannot be carried out, from all that is said about it.
+pub(super) fn add_unreadable(snapshot: &mut Snapshot, kind: OverrideKind, key: &ObjectKey, definitions: &[Definition]) {
+    let namespace = key.namespace.clone().unwrap_or_default();
+    let broken = definitions
+        .iter()
+        .filter_map(|definition| broken(kind, &namespace, key, &definition.object));
+    snapshot.broken_overrides.extend(broken);
+    snapshot
+        .overrides
+        .insert((kind, namespace, key.name.clone()), Reading::Unreadable);
 }
 
 /// What can still be known of an override that cannot be carried out: its feed and whom it is for.
@@ -212,7 +236,9 @@ fn read_override(
         ));
     }
     if kind == OverrideKind::Localization && spec.cluster_affinity.is_some() {
-        out.push(unknown_field(definition, "/spec/clusterAffinity"));
+        let message = "a Localization is for the cluster whose dedicated namespace it is in, not for those of a selector";
+        let hint = "take clusterAffinity out, or make it a Globalization";
+        out.push(invalid(definition, "/spec/clusterAffinity", message, hint));
     }
     let feed = placed(&spec.feed).key();
     if is_bundle(&feed) {
@@ -236,11 +262,10 @@ fn read_override(
             None
         }
     };
-    let entries = spec
-        .overrides
-        .iter()
-        .enumerate()
-        .filter_map(|(index, config)| read_entry(config, index, definition, out))
+    let mut reader = EntryReader { definition, out };
+    let entries = spec.overrides.iter().enumerate();
+    let entries = entries
+        .filter_map(|(index, config)| reader.read(config, index, is_chart(&feed)))
         .collect();
     Some(Override {
         kind,
@@ -273,120 +298,170 @@ fn read_policy(spec: &OverrideSpec, definition: &Definition, out: &mut Vec<Diagn
     }
 }
 
-fn read_entry(config: &OverrideConfig, index: usize, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Entry> {
-    let pointer = format!("/spec/overrides/{index}");
-    let kind = read_kind(config, &pointer, definition, out)?;
-    let value = read_value(config, index, &pointer, definition, out)?;
-    let kind = if value.is_null() { PatchKind::Blank } else { kind };
-    if let Some(want) = shape_problem(&kind, &value) {
-        let message = format!(
-            "entry {} ({index}): {want}, this is {}",
-            quoted(&config.name),
-            type_name(&value)
-        );
-        out.push(invalid(definition, &format!("{pointer}/value"), message, CORRECT_THE_PATCH));
-        return None;
-    }
-    Some(Entry {
-        index,
-        name: config.name.clone(),
-        kind,
-        chart: config.override_chart,
-        value,
-    })
+/// An override's entries: their definition, and what was found.
+struct EntryReader<'a> {
+    definition: &'a Definition,
+    out: &'a mut Vec<Diagnostic>,
 }
 
 const CORRECT_THE_PATCH: &str = "correct the patch; the feed keeps its last result";
 
-/// The patch as kubectl reads YAML; null where there is none.
-fn read_value(
-    config: &OverrideConfig,
-    index: usize,
-    pointer: &str,
-    definition: &Definition,
-    out: &mut Vec<Diagnostic>,
-) -> Option<Value> {
-    if config.value.trim().is_empty() {
-        return Some(Value::Null);
+impl EntryReader<'_> {
+    /// Everything is checked, so that people see all that is wrong with an entry at once.
+    fn read(&mut self, config: &OverrideConfig, index: usize, of_chart: bool) -> Option<Entry> {
+        let place = Place {
+            pointer: format!("/spec/overrides/{index}"),
+            name: entry_name(&config.name, index),
+        };
+        self.note_idle_fields(config, &place, of_chart);
+        let kind = self.read_kind(config, &place);
+        let value = self.read_value(config, &place);
+        let (kind, value) = (kind?, value?);
+        let kind = if value.is_null() { PatchKind::Blank } else { kind };
+        if let Some(problem) = shape_problem(&kind, &value).or_else(|| operations_problem(&kind, &value)) {
+            self.refuse(&place, "value", &problem, CORRECT_THE_PATCH);
+            return None;
+        }
+        Some(Entry {
+            index,
+            name: config.name.clone(),
+            kind,
+            chart: config.override_chart,
+            value,
+        })
     }
-    match yaml::parse_value(&config.value, &Limits::default()) {
-        Ok(value) => Some(value),
-        Err(problem) => {
-            let message = format!(
-                "entry {} ({index}): the value is neither YAML nor JSON: {}",
-                quoted(&config.name),
-                problem.message
-            );
-            out.push(invalid(definition, &format!("{pointer}/value"), message, CORRECT_THE_PATCH));
-            None
+
+    fn refuse(&mut self, place: &Place, field: &str, message: &str, hint: &str) {
+        let (pointer, message) = (format!("{}/{field}", place.pointer), format!("{}: {message}", place.name));
+        self.out.push(invalid(self.definition, &pointer, message, hint));
+    }
+
+    /// Fields that are right by themselves and change nothing in this entry.
+    fn note_idle_fields(&mut self, config: &OverrideConfig, place: &Place, of_chart: bool) {
+        let whole = ["Helm", "JSONPatch", "MergePatch"].contains(&config.patch_type.as_str());
+        let only_field = "has an effect only in a FieldJSONPatch or FieldMergePatch";
+        for (field, idle, why) in [
+            ("fieldPath", whole && !config.field_path.is_empty(), only_field),
+            ("fieldFormat", whole && !config.field_format.is_empty(), only_field),
+            (
+                "overrideChart",
+                config.override_chart && !of_chart,
+                "is for HelmCharts, and the feed is none",
+            ),
+        ] {
+            if idle {
+                let pointer = format!("{}/{field}", place.pointer);
+                let message = format!("{}: {field} {why}", place.name);
+                let diagnostic = Diagnostic::warning("no-effect", message).field(&*pointer);
+                let hint = match field {
+                    "overrideChart" => "take overrideChart out; until then the entry is skipped",
+                    _ => "take it out, or correct the type",
+                };
+                self.out.push(self.definition.locate(diagnostic.hint(hint), &pointer));
+            }
         }
     }
+
+    /// The patch as kubectl reads YAML; null where there is none.
+    fn read_value(&mut self, config: &OverrideConfig, place: &Place) -> Option<Value> {
+        if config.value.trim().is_empty() {
+            return Some(Value::Null);
+        }
+        match yaml::parse_value(&config.value, &Limits::default()) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                let line = problem.line;
+                let message = format!("line {line} of the value is neither YAML nor JSON: {}", problem.message);
+                self.refuse(place, "value", &message, CORRECT_THE_PATCH);
+                None
+            }
+        }
+    }
+
+    fn read_kind(&mut self, config: &OverrideConfig, place: &Place) -> Option<PatchKind> {
+        Some(match config.patch_type.as_str() {
+            "Helm" => PatchKind::Helm,
+            "MergePatch" => PatchKind::MergePatch,
+            "JSONPatch" => PatchKind::JsonPatch,
+            "FieldMergePatch" => PatchKind::FieldMergePatch(self.read_field(config, place)?),
+            "FieldJSONPatch" => PatchKind::FieldJsonPatch(self.read_field(config, place)?),
+            "StrategicMergePatch" => {
+                let message = "a StrategicMergePatch is not carried out, as in Clusternet";
+                self.refuse(place, "type", message, "write it as MergePatch or JSONPatch");
+                return None;
+            }
+            other => {
+                let hint = "use MergePatch, JSONPatch, FieldJSONPatch, FieldMergePatch or Helm";
+                self.refuse(place, "type", &format!("unknown override type {other:?}"), hint);
+                return None;
+            }
+        })
+    }
+
+    fn read_field(&mut self, config: &OverrideConfig, place: &Place) -> Option<FieldText> {
+        let path = self.read_path(config, place);
+        let format = match config.field_format.as_str() {
+            "JSON" => Some(FieldFormat::Json),
+            "YAML" => Some(FieldFormat::Yaml),
+            other => {
+                let message = match other {
+                    "" => format!("a {} needs a fieldFormat", config.patch_type),
+                    other => format!("unknown fieldFormat {other:?}"),
+                };
+                self.refuse(place, "fieldFormat", &message, "use JSON or YAML");
+                None
+            }
+        };
+        Some(FieldText {
+            path: path?,
+            format: format?,
+        })
+    }
+
+    fn read_path(&mut self, config: &OverrideConfig, place: &Place) -> Option<Vec<String>> {
+        let path = config.field_path.as_str();
+        let tokens: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+        if path.starts_with('/') && tokens.iter().all(|token| !token.is_empty()) {
+            return Some(tokens);
+        }
+        let message = match path {
+            "" => format!("a {} needs a fieldPath", config.patch_type),
+            path => format!("{path:?} is no path to a field"),
+        };
+        let hint = "write keys and list indices with a / before each, as in /data/server.conf";
+        self.refuse(place, "fieldPath", &message, hint);
+        None
+    }
+}
+
+/// An entry in messages.
+struct Place {
+    pointer: String,
+    name: String,
 }
 
 /// What a patch of this dialect has to be, where the value is something else.
-fn shape_problem(kind: &PatchKind, value: &Value) -> Option<&'static str> {
+fn shape_problem(kind: &PatchKind, value: &Value) -> Option<String> {
+    let want = match kind {
+        PatchKind::Blank => return None,
+        PatchKind::Helm | PatchKind::MergePatch | PatchKind::FieldMergePatch(_) if value.is_object() => return None,
+        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) if value.is_array() => return None,
+        PatchKind::Helm => "values are a mapping",
+        PatchKind::MergePatch | PatchKind::FieldMergePatch(_) => "a merge patch is a mapping",
+        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) => "a JSON patch is a list of operations",
+    };
+    Some(format!("{want}, this is {}", type_name(value)))
+}
+
+fn operations_problem(kind: &PatchKind, value: &Value) -> Option<String> {
     match kind {
-        PatchKind::Blank => None,
-        PatchKind::Helm if value.is_object() => None,
-        PatchKind::MergePatch | PatchKind::FieldMergePatch(_) if value.is_object() => None,
-        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) if value.is_array() => None,
-        PatchKind::Helm => Some("values are a mapping"),
-        PatchKind::MergePatch | PatchKind::FieldMergePatch(_) => Some("a merge patch is a mapping"),
-        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) => Some("a JSON patch is a list of operations"),
+        PatchKind::JsonPatch | PatchKind::FieldJsonPatch(_) => operations::problem(value.as_array()?),
+        PatchKind::Blank | PatchKind::Helm | PatchKind::MergePatch | PatchKind::FieldMergePatch(_) => None,
     }
 }
 
-fn read_kind(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<PatchKind> {
-    Some(match config.patch_type.as_str() {
-        "Helm" => PatchKind::Helm,
-        "MergePatch" => PatchKind::MergePatch,
-        "JSONPatch" => PatchKind::JsonPatch,
-        "FieldMergePatch" => PatchKind::FieldMergePatch(read_field(config, pointer, definition, out)?),
-        "FieldJSONPatch" => PatchKind::FieldJsonPatch(read_field(config, pointer, definition, out)?),
-        other => {
-            let hint = "use MergePatch, JSONPatch, FieldJSONPatch, FieldMergePatch or Helm";
-            let message = format!("unknown override type {other:?}");
-            out.push(invalid(definition, &format!("{pointer}/type"), message, hint));
-            return None;
-        }
-    })
-}
-
-/// Both parts are checked, so that people see everything that is wrong with an entry at once.
-fn read_field(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<FieldText> {
-    let path = read_path(config, pointer, definition, out);
-    let format = match config.field_format.as_str() {
-        "JSON" => Some(FieldFormat::Json),
-        "YAML" => Some(FieldFormat::Yaml),
-        other => {
-            let message = match other {
-                "" => format!("a {} needs a fieldFormat", config.patch_type),
-                other => format!("unknown fieldFormat {other:?}"),
-            };
-            let field = format!("{pointer}/fieldFormat");
-            out.push(invalid(definition, &field, message, "use JSON or YAML"));
-            None
-        }
-    };
-    Some(FieldText {
-        path: path?,
-        format: format?,
-    })
-}
-
-fn read_path(config: &OverrideConfig, pointer: &str, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Vec<String>> {
-    let path = config.field_path.as_str();
-    let tokens: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
-    if path.starts_with('/') && tokens.iter().all(|token| !token.is_empty()) {
-        return Some(tokens);
-    }
-    let message = match path {
-        "" => format!("a {} needs a fieldPath", config.patch_type),
-        path => format!("{path:?} is no path to a field"),
-    };
-    let hint = "write keys and list indices with a / before each, as in /data/server.conf";
-    out.push(invalid(definition, &format!("{pointer}/fieldPath"), message, hint));
-    None
+fn entry_name(name: &str, index: usize) -> String {
+    format!("entry {} ({index})", quoted(name))
 }
 
 /// An entry's name for messages.

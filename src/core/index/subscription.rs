@@ -1,5 +1,7 @@
 //! Subscriptions from source objects: typed and checked. Places nothing.
 
+use std::collections::HashMap;
+
 use super::bundle::is_bundle;
 use super::helm::is_chart;
 use super::kinds::{DNS_HINT, invalid, placed, read_spec, unsupported};
@@ -414,25 +416,41 @@ impl Reader<'_> {
 
 fn read_feeds(spec: &SubscriptionSpec, definition: &Definition, out: &mut Vec<Diagnostic>) -> Vec<Feed> {
     let mut feeds: Vec<Feed> = Vec::new();
+    let mut first: HashMap<ObjectKey, usize> = HashMap::new();
     for (index, feed) in spec.feeds.iter().enumerate() {
         let pointer = format!("/spec/feeds/{index}");
-        let feed = &placed(feed);
-        let key = feed.key();
-        match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP | CLUSTERS_GROUP | BRANCHLINE_GROUP, kind) if !is_chart(&key) && !is_bundle(&key) => {
-                out.push(invalid(
-                    definition,
-                    &pointer,
-                    format!("{kind} cannot be a feed"),
-                    "name a Kubernetes object",
-                ));
-            }
-            _ if feeds.iter().any(|known| known.key() == key) => {
-                let diagnostic = Diagnostic::warning("duplicate-feed", format!("{feed} is listed twice")).field(&*pointer);
-                out.push(definition.locate(diagnostic.hint("list it once"), &pointer));
-            }
-            _ => feeds.push(feed.clone()),
+        let feed = placed(feed);
+        if let Some((message, hint)) = feed_problem(&feed, definition) {
+            out.push(invalid(definition, &pointer, message, hint));
+        } else if let Some(before) = first.get(&feed.key()) {
+            let message = format!("{feed} is listed twice, first at /spec/feeds/{before}; it is delivered once");
+            let diagnostic = Diagnostic::warning("duplicate-feed", message).field(&*pointer);
+            out.push(definition.locate(diagnostic.hint("list it once"), &pointer));
+        } else {
+            first.insert(feed.key(), index);
+            feeds.push(feed);
         }
     }
     feeds
+}
+
+/// Why something cannot be a feed at all, and what to do.
+fn feed_problem(feed: &Feed, definition: &Definition) -> Option<(String, &'static str)> {
+    let parts = [("apiVersion", &feed.api_version), ("kind", &feed.kind), ("name", &feed.name)];
+    if let Some((field, _)) = parts.iter().find(|(_, text)| text.is_empty()) {
+        return Some((
+            format!("{field} of the feed is empty"),
+            "name one object by apiVersion, kind and name",
+        ));
+    }
+    let key = feed.key();
+    let of_fleet = [APPS_GROUP, CLUSTERS_GROUP, BRANCHLINE_GROUP].contains(&key.group.as_str());
+    if !of_fleet || is_chart(&key) || is_bundle(&key) {
+        return None;
+    }
+    let hint = "take it out; feeds are the objects that clusters get, HelmCharts and Bundles";
+    Some(match key == super::identity(&definition.object) {
+        true => ("a Subscription cannot deliver itself".to_owned(), hint),
+        false => (format!("a {} configures the hub and cannot be a feed", key.kind), hint),
+    })
 }

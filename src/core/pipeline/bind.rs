@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::dividing::ShareOverrides;
+use super::dividing::{ShareOverrides, is_undecided};
 use super::feeds::Resolved;
 use super::memory::{Affected, Memory, PerCluster};
 use super::overrides::OverrideIndex;
@@ -14,7 +14,7 @@ use super::{Findings, FleetResult, Inputs, Pending, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
-use crate::core::index::{Definition, Override, Policy, Subscription};
+use crate::core::index::{Definition, Override, Policy, Subscription, is_bundle, is_chart};
 use crate::core::render::{self, AppliedOverride};
 use crate::core::schedule::Cluster;
 use crate::core::state::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
@@ -46,11 +46,41 @@ impl Class {
     }
 }
 
-/// An object that another Subscription delivers.
+/// An object that a Subscription may not deliver, because another one has it.
 struct Conflict {
     subscription: Arc<Subscription>,
+    feed: Feed,
+    bundle: Option<String>,
+    /// What the feed ends as.
     file: String,
+    /// Name of the Subscription that has it.
     winner: String,
+}
+
+impl Conflict {
+    fn message(&self) -> String {
+        let (feed, file) = (&self.feed, &self.file);
+        let moved = !file.ends_with(&format!("/{}", render::file_name(&feed.key())));
+        let object = match moved && !is_chart(&feed.key()) {
+            true => format!("{feed} ends as {file}, which"),
+            false => feed.to_string(),
+        };
+        format!("{object} is delivered by Subscription {} already", self.winner)
+    }
+
+    /// What tells it from others.
+    fn key(&self) -> (&str, &str, &Feed, Option<&String>, &str, &str) {
+        let subscription = &self.subscription;
+        let (file, winner) = (&self.file, &self.winner);
+        (
+            &subscription.namespace,
+            &subscription.name,
+            &self.feed,
+            self.bundle.as_ref(),
+            file,
+            winner,
+        )
+    }
 }
 
 /// A feed on its way into a Description.
@@ -294,7 +324,8 @@ impl<'a> Binder<'a> {
         }
         resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
             let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            let rendered = source.and_then(|(source, demand)| {
+            let decided = source.filter(|(_, demand)| !is_undecided(resolved.placed, *demand));
+            let rendered = decided.and_then(|(source, demand)| {
                 let share = self.shares.of(resolved.placed, feed, demand, cluster);
                 self.render(cluster, feed, source, before, share)
             });
@@ -324,7 +355,7 @@ impl<'a> Binder<'a> {
                 "{} ends as {}, which another feed of this Subscription is already",
                 state.feed, state.path
             );
-            let pointer = feed_pointer(subscription, &state.feed);
+            let pointer = pointer_of(subscription, &state.feed, state.bundle.as_ref());
             let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
             let hint = "let overrides move only one of them there";
             self.class
@@ -396,10 +427,14 @@ impl<'a> Binder<'a> {
             let winner_name = subscription_name(drafts[winner].placed);
             for loser in claimants.into_iter().filter(|position| *position != winner) {
                 let draft = &mut drafts[loser];
-                draft.candidates.retain(|candidate| candidate.state.path != file);
-                if let Some(subscription) = &draft.placed.subscription {
+                let lost = draft.candidates.extract_if(.., |candidate| candidate.state.path == file);
+                let lost: Vec<FeedState> = lost.map(|candidate| candidate.state).collect();
+                let subscription = draft.placed.subscription.as_ref();
+                for (state, subscription) in lost.into_iter().zip(std::iter::repeat(subscription).flatten()) {
                     self.class.conflicts.push(Conflict {
                         subscription: subscription.clone(),
+                        feed: state.feed,
+                        bundle: state.bundle,
                         file: file.clone(),
                         winner: winner_name.clone(),
                     });
@@ -445,7 +480,7 @@ impl<'a> Binder<'a> {
 /// What is to be said of all clusters: findings, each once, and what waits.
 pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings) -> Vec<Pending> {
     let mut pending = BTreeSet::new();
-    let mut conflicts: BTreeMap<(String, &str, &str), (&Conflict, Vec<String>)> = BTreeMap::new();
+    let mut conflicts: BTreeMap<_, (&Conflict, Vec<String>)> = BTreeMap::new();
     let mut told: HashSet<*const Class> = HashSet::new();
     for (namespace, class) in notes {
         if told.insert(Arc::as_ptr(class)) {
@@ -458,8 +493,7 @@ pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings
         }));
         let binding = || fleet.fleet.clusters.get(namespace).map(|cluster| cluster.binding());
         for conflict in &class.conflicts {
-            let name = format!("{}/{}", conflict.subscription.namespace, conflict.subscription.name);
-            let known = conflicts.entry((name, &conflict.file, &conflict.winner));
+            let known = conflicts.entry(conflict.key());
             known.or_insert((conflict, Vec::new())).1.extend(binding());
         }
     }
@@ -470,17 +504,25 @@ pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings
 }
 
 fn in_conflict(conflict: &Conflict, clusters: &[String]) -> Diagnostic {
-    let object = conflict.file.rsplit('/').next().unwrap_or_default().trim_end_matches(".yaml");
     let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
     let more = match clusters.len().saturating_sub(3) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let winner = &conflict.winner;
-    let message = format!("{object} is delivered by Subscription {winner} already; left out here in {shown}{more}");
-    let hint = "let one Subscription deliver the object to each cluster";
-    let diagnostic = Diagnostic::error("object-conflict", message).field("/spec/feeds").hint(hint);
-    conflict.subscription.definition.locate(diagnostic, "/spec/feeds")
+    let message = format!("{}; left out here in {shown}{more}", conflict.message());
+    let pointer = pointer_of(&conflict.subscription, &conflict.feed, conflict.bundle.as_ref());
+    let hint = "take the feed out of one of the two, or let their subscribers match different clusters";
+    let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer).hint(hint);
+    conflict.subscription.definition.locate(diagnostic, &pointer)
+}
+
+/// Where a Subscription names an object, by itself or with its Bundle.
+fn pointer_of(subscription: &Subscription, feed: &Feed, bundle: Option<&String>) -> String {
+    let named = |listed: &&Feed| {
+        let name = format!("{}/{}", listed.namespace.as_deref().unwrap_or_default(), listed.name);
+        is_bundle(&listed.key()) && bundle == Some(&name)
+    };
+    feed_pointer(subscription, subscription.feeds.iter().find(named).unwrap_or(feed))
 }
 
 fn subscription_name(placed: &Placed) -> String {

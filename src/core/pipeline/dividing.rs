@@ -43,6 +43,14 @@ impl<'a> ShareOverrides<'a> {
     }
 }
 
+/// Whether nobody ever said what each cluster gets of a feed: the last placement stays, and it is from before the feed was divided. No share
+/// would mean no replicas.
+pub(super) fn is_undecided(placed: &Placed, demand: Option<usize>) -> bool {
+    let demand = demand.and_then(|place| placed.demands.get(place));
+    let divided = demand.filter(|(_, demand)| matches!(demand, Demand::Divided(_)));
+    placed.placement.kept.is_some() && divided.is_some_and(|(key, _)| !placed.placement.bound.replicas.contains_key(key))
+}
+
 fn write_share(subscription: &Subscription, feed: ObjectKey, workload: &Workload, share: i64) -> Override {
     let value = json!([{"op": "replace", "path": workload.pointer, "value": share}]);
     let text = format!("{}/{} {feed} {value}", subscription.namespace, subscription.name);

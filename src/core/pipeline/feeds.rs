@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::overrides::near_feed;
 use super::{Findings, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
@@ -196,9 +197,8 @@ fn missing_feed(snapshot: &Snapshot, subscription: &Subscription, feed: &Feed) -
             format!("write apiVersion: {stated} in the feed"),
         )
     } else {
-        let same = |other: &&crate::core::ids::ObjectKey| other.kind == key.kind && other.name == key.name;
-        let hint = match snapshot.feeds.keys().find(same) {
-            Some(near) => format!("there is {near}; check the feed's namespace and group"),
+        let hint = match near_feed(snapshot, &key) {
+            Some(near) => format!("there is {near}; check the feed's name, namespace and group"),
             None => "add the object, or take it out of feeds".to_owned(),
         };
         (

@@ -129,17 +129,11 @@ fn overlay(cluster: &Cluster, definition: &ClusterDefinition) -> Cluster {
 
 /// A definition that names another id or namespace than the cluster has speaks about another cluster.
 fn contradiction(definition: &ClusterDefinition, cluster: &Cluster) -> Option<Diagnostic> {
-    let object = format!("ManagedCluster.clusters.clusternet.io {}", definition.name);
     let error = |field: &str, stated: &str, has: &str| {
         let message = format!("states {stated}, but the registered cluster has {has}");
         let hint = "correct the file, or remove the registered cluster first";
-        Some(
-            Diagnostic::error("cluster-mismatch", message)
-                .at("hub/", 0)
-                .object(&object)
-                .field(field)
-                .hint(hint),
-        )
+        let diagnostic = Diagnostic::error("cluster-mismatch", message).field(field).hint(hint);
+        Some(definition.definition.locate(diagnostic, field))
     };
     match (&definition.cluster_id, &cluster.id) {
         (Some(stated), Some(has)) if stated != has => return error("/spec/clusterId", stated.as_str(), has.as_str()),

@@ -210,8 +210,9 @@ impl Memory {
         for placed in placements {
             let before = last.placed.get(&placed.key);
             let same_feeds = last.standing.subscriptions.get(&placed.key) == standing.subscriptions.get(&placed.key);
-            match before.filter(|_| same_feeds) {
-                None => affected.extend(clusters_of(placed).cloned()),
+            let same_hold = |before: &&Placed| before.placement.kept.is_some() == placed.placement.kept.is_some();
+            match before.filter(same_hold).filter(|_| same_feeds) {
+                None => affected.extend(before.into_iter().chain([placed]).flat_map(clusters_of).cloned()),
                 Some(before) => affected.extend(moved(&before.placement.bound, &placed.placement.bound)),
             }
         }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::index::{Snapshot, Subscription};
+use crate::core::index::{self, Snapshot, Subscription};
 use crate::core::render::RenderSettings;
 use crate::core::state::State;
 use feeds::{Resolved, resolve};
@@ -119,16 +119,22 @@ impl Findings {
     }
 }
 
-/// The pointer of a feed in its Subscription.
+/// The pointer of a feed in its Subscription; of all feeds where it is not listed.
 fn feed_pointer(subscription: &Subscription, feed: &Feed) -> String {
     let feeds = subscription
         .definition
         .object
         .pointer("/spec/feeds")
         .and_then(serde_json::Value::as_array);
-    let matches = |value: &serde_json::Value| value["name"] == feed.name.as_str() && value["kind"] == feed.kind.as_str();
-    let index = feeds.into_iter().flatten().position(matches).unwrap_or_default();
-    format!("/spec/feeds/{index}")
+    let key = feed.key();
+    let matches = |value: &serde_json::Value| {
+        let same = value["name"] == feed.name.as_str() && value["kind"] == feed.kind.as_str();
+        same && serde_json::from_value(value.clone()).is_ok_and(|stated: Feed| index::placed(&stated).key() == key)
+    };
+    match feeds.into_iter().flatten().position(matches) {
+        Some(index) => format!("/spec/feeds/{index}"),
+        None => "/spec/feeds".to_owned(),
+    }
 }
 
 #[cfg(test)]

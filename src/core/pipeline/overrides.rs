@@ -129,13 +129,9 @@ fn is_for(broken: &BrokenOverride, cluster: &Cluster) -> bool {
 }
 
 fn for_no_feed(applied: &Override, snapshot: &Snapshot) -> Diagnostic {
-    let near = snapshot
-        .feeds
-        .keys()
-        .find(|key| key.kind == applied.feed.kind && key.name == applied.feed.name);
-    let hint = near.map_or_else(
+    let hint = near_feed(snapshot, &applied.feed).map_or_else(
         || "correct the feed, or remove the override".to_owned(),
-        |near| format!("there is {near}"),
+        |near| format!("there is {near}; check the feed's name, namespace and group"),
     );
     let message = format!("no file defines {}, so the override changes nothing", applied.feed);
     let diagnostic = Diagnostic::warning("override-without-feed", message)
@@ -159,6 +155,16 @@ fn for_no_cluster(applied: &Override, fleet: &Fleet) -> Diagnostic {
         .field("/metadata/namespace")
         .hint(hint);
     applied.definition.locate(diagnostic, "/metadata/namespace")
+}
+
+/// The object that a reference to none was meant for: the same kind and name, or one with a name of which a third at most differs.
+pub(super) fn near_feed<'s>(snapshot: &'s Snapshot, missing: &ObjectKey) -> Option<&'s ObjectKey> {
+    let of_kind = || snapshot.feeds.keys().filter(|key| key.kind == missing.kind);
+    let close =
+        |key: &&ObjectKey| key.namespace == missing.namespace && 3 * edit_distance(&key.name, &missing.name) <= key.name.len();
+    of_kind()
+        .find(|key| key.name == missing.name)
+        .or_else(|| of_kind().find(close))
 }
 
 /// Up to three names that resemble a text most.

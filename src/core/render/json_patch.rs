@@ -3,8 +3,12 @@
 
 use serde_json::Value;
 
-/// The most operations of one patch; the API server's limit too (`JSONPatchMaxOperations`).
-pub(super) const MAX_OPERATIONS: usize = 10_000;
+use crate::core::index::MAX_OPERATIONS;
+use crate::core::yaml::Limits;
+
+/// What a document may grow to by copying within it, in bytes of JSON: twice what an API server takes. Doubling it thirty times would
+/// fill any memory.
+const MAX_COPIED_BYTES: usize = 3 << 20;
 
 /// Why a patch did not apply. The document is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +55,9 @@ pub(super) fn apply(document: &mut Value, patch: &Value, fields: &mut Vec<String
     }
     let mut copy = document.clone();
     let mut touched = Vec::new();
+    let mut growth = Growth::default();
     for (index, operation) in operations.iter().enumerate() {
-        run(&mut copy, operation, &mut touched).map_err(|failure| {
+        run(&mut copy, operation, &mut growth, &mut touched).map_err(|failure| {
             let pointer = text(operation, "path").unwrap_or_default().to_owned();
             match failure {
                 Failure::Missing => PatchError::MissingPath {
@@ -76,7 +81,46 @@ fn text<'a>(operation: &'a Value, field: &str) -> Option<&'a str> {
     operation.get(field).and_then(Value::as_str)
 }
 
-fn run(document: &mut Value, operation: &Value, touched: &mut Vec<String>) -> Result<(), Failure> {
+/// How large a document became by copying.
+#[derive(Default)]
+struct Growth {
+    bytes: Option<usize>,
+}
+
+impl Growth {
+    fn add(&mut self, document: &Value, copied: &Value) -> Result<(), Failure> {
+        let before = self.bytes.unwrap_or_else(|| document.to_string().len());
+        let bytes = before.saturating_add(copied.to_string().len());
+        self.bytes = Some(bytes);
+        match bytes > MAX_COPIED_BYTES {
+            true => Err(Failure::Invalid(format!(
+                "copying makes it larger than {MAX_COPIED_BYTES} bytes, which no API server takes"
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What is nested deeper than is read could not be read back from the state branch.
+fn check_depth(path: &str, value: &Value) -> Result<(), Failure> {
+    let limit = Limits::default().depth;
+    let above = path.split('/').skip(1).count();
+    match above.saturating_add(depth(value)) > limit {
+        true => Err(Failure::Invalid(format!("the result is nested deeper than {limit} levels"))),
+        false => Ok(()),
+    }
+}
+
+/// How many mappings and lists are around the innermost value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+fn run(document: &mut Value, operation: &Value, growth: &mut Growth, touched: &mut Vec<String>) -> Result<(), Failure> {
     let need = |field: &str| text(operation, field).ok_or_else(|| Failure::Invalid(format!("the operation has no {field:?}")));
     let path = need("path")?;
     let value = || {
@@ -100,6 +144,7 @@ fn run(document: &mut Value, operation: &Value, touched: &mut Vec<String>) -> Re
         }
         "copy" => {
             let copied = get(document, need("from")?)?.clone();
+            growth.add(document, &copied)?;
             add(document, path, copied)?;
         }
         "test" => return test(document, path, operation.get("value").unwrap_or(&Value::Null)),
@@ -122,8 +167,9 @@ fn settled(document: &Value, path: &str) -> String {
             }
             (None, token) => token.to_owned(),
         };
-        pointer = format!("{pointer}/{token}");
-        current = document.pointer(&pointer);
+        pointer.push('/');
+        pointer.push_str(&token);
+        current = current.and_then(|value| value.pointer(&format!("/{token}")));
     }
     pointer
 }
@@ -185,7 +231,16 @@ fn checked_index(token: &str, len: usize) -> Result<usize, Failure> {
     })
 }
 
+/// Where an item may be inserted: also behind the last one.
+fn place_index(token: &str, len: usize) -> Result<usize, Failure> {
+    existing_index(token, len + 1).map_err(|failure| match failure {
+        Failure::Missing => Failure::Invalid(format!("index {token} is out of range, the list has {len} items")),
+        invalid @ Failure::Invalid(_) => invalid,
+    })
+}
+
 fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());
@@ -195,7 +250,7 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
         Value::Object(map) => drop(map.insert(last, value)),
         Value::Array(items) if last == "-" => items.push(value),
         Value::Array(items) => {
-            let index = checked_index(&last, items.len() + 1)?;
+            let index = place_index(&last, items.len())?;
             items.insert(index, value);
         }
         _ => return Err(Failure::Missing),
@@ -204,6 +259,7 @@ fn add(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());

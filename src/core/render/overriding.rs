@@ -6,6 +6,7 @@ use super::field_patch::{self, FieldError};
 use super::json_patch::{self, PatchError};
 use super::{AppliedOverride, helm_values, merge_patch, release};
 use crate::core::diagnostic::Diagnostic;
+use crate::core::ids::is_dns_name;
 use crate::core::index::{ChartProblem, Entry, Override, PatchKind, identity, is_chart, quoted};
 use crate::core::object::Object;
 
@@ -46,7 +47,11 @@ impl Subject {
 /// Why an entry changed nothing.
 enum Trouble {
     /// It needs something that is not there: it is left out with a warning.
-    Skipped { field: String, message: String },
+    Skipped {
+        field: String,
+        message: String,
+        hint: &'static str,
+    },
     /// It is wrong: the feed is held.
     Failed { field: String, message: String },
 }
@@ -72,6 +77,7 @@ impl Trouble {
             PatchError::MissingPath { operation, pointer } => Trouble::Skipped {
                 message: format!("operation {operation} needs a path that {target} does not have"),
                 field: pointer,
+                hint: "correct the path, or add its parent first",
             },
             PatchError::Invalid {
                 operation,
@@ -91,12 +97,13 @@ impl Trouble {
     fn of_field_patch(error: FieldError, field: String, feed: &str) -> Self {
         match error {
             FieldError::Empty => Trouble::Skipped {
-                message: format!("the field {field} is empty"),
+                message: format!("there is no text at {field} of {feed}"),
                 field,
+                hint: "put text into the field, or take the entry out",
             },
             FieldError::Wrong(message) => Trouble::Failed { field, message },
             FieldError::Patch(error) => match Trouble::of_json_patch(error, &format!("the text at {field} of {feed}")) {
-                Trouble::Skipped { message, .. } => Trouble::Skipped { field, message },
+                Trouble::Skipped { message, hint, .. } => Trouble::Skipped { field, message, hint },
                 Trouble::Failed { message, .. } => Trouble::Failed { field, message },
             },
         }
@@ -114,7 +121,9 @@ pub(super) fn apply_override(
         let mut fields = Vec::new();
         match apply_entry(subject, applied, entry, &mut fields) {
             Ok(()) => {}
-            Err(Trouble::Skipped { field, message }) => diagnostics.push(skipped(applied, entry, &field, &message)),
+            Err(Trouble::Skipped { field, message, hint }) => {
+                diagnostics.push(skipped(applied, entry, &field, &message, hint));
+            }
             Err(Trouble::Failed { field, message }) => return Err(Box::new(patch_failure(applied, entry, &field, &message))),
         }
         entries.push((entry.index, entry.name.clone(), fields));
@@ -133,10 +142,8 @@ fn apply_entry(subject: &mut Subject, applied: &Override, entry: &Entry, fields:
         (true, false) => apply_to_values(subject, applied, entry, fields),
         (true, true) => apply_to_chart(subject, applied, entry, fields),
         (false, false) => apply_to_object(subject, applied, entry, fields),
-        (false, true) => Err(Trouble::Skipped {
-            field: format!("{}/overrideChart", entry_pointer(entry)),
-            message: format!("overrideChart is for HelmCharts, and {} is none", applied.feed),
-        }),
+        // The index has said so.
+        (false, true) => Ok(()),
     }
 }
 
@@ -198,6 +205,7 @@ fn first_values(applied: &Override, entry: &Entry, fields: &mut Vec<String>) -> 
         PatchKind::JsonPatch => Err(Trouble::Skipped {
             field: release::VALUES.to_owned(),
             message: nothing(),
+            hint: "give the values first, with an entry of type Helm or MergePatch",
         }),
         PatchKind::FieldMergePatch(_) | PatchKind::FieldJsonPatch(_) => Err(Trouble::failed(nothing())),
     }
@@ -248,10 +256,17 @@ fn check_identity(changed: &Value, before: &Value) -> Result<(), String> {
             return Err(format!("an override may not change {field}"));
         }
     }
-    Object::from_value(changed.clone())
-        .map(drop)
-        .map_err(|error| format!("the result is no Kubernetes object: {error}"))
+    let object = Object::from_value(changed.clone()).map_err(|error| format!("the result is no Kubernetes object: {error}"))?;
+    let moved = object
+        .namespace()
+        .filter(|_| changed.pointer(NAMESPACE) != before.pointer(NAMESPACE));
+    match moved.filter(|namespace| !is_dns_name(namespace, 63, false)) {
+        Some(namespace) => Err(format!("{namespace:?} is not a namespace name")),
+        None => Ok(()),
+    }
 }
+
+const NAMESPACE: &str = "/metadata/namespace";
 
 fn entry_pointer(entry: &Entry) -> String {
     format!("/spec/overrides/{}", entry.index)
@@ -271,11 +286,8 @@ fn patch_failure(applied: &Override, entry: &Entry, field: &str, message: &str) 
     )
 }
 
-fn skipped(applied: &Override, entry: &Entry, field: &str, message: &str) -> Diagnostic {
+fn skipped(applied: &Override, entry: &Entry, field: &str, message: &str, hint: &str) -> Diagnostic {
     let message = format!("entry {} ({}) is skipped: {message}", quoted(&entry.name), entry.index);
     let diagnostic = Diagnostic::warning("patch-missing-path", message).field(field);
-    applied.definition.locate(
-        diagnostic.hint("correct the path, or add its parent first"),
-        &entry_pointer(entry),
-    )
+    applied.definition.locate(diagnostic.hint(hint), &entry_pointer(entry))
 }

@@ -162,7 +162,7 @@ fn override_chart_on_another_object_is_skipped_with_a_warning() {
     let mut world = web();
     let local = localization("l", "ApplyNow", 1, "MergePatch", r#"{"data":{"key":"x"}}"#) + "    overrideChart: true\n";
     world.write("l.yaml", &local).run();
-    assert_eq!(world.codes(), [("patch-missing-path", "l.yaml", 9)]);
+    assert_eq!(world.codes(), [("no-effect", "l.yaml", 12)]);
     assert!(world.text(EAST).contains("key: one"));
 }
 
