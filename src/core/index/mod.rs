@@ -26,7 +26,7 @@ use crate::core::yaml::{self, Limits};
 pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
 pub use cluster::{ClusterDefinition, InvalidTaint, read_taints};
 pub use helm::{ChartProblem, is_chart, read_chart};
-pub use inventory::{Demand, Demands, FeedInventory, Workload, demands, inventory_of};
+pub use inventory::{Demand, Demands, FeedInventory, Workload, delivered, demands, inventory_of};
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};
 pub use parse::{Format, ParseCache, ParsedFile, ParsedObject};
 pub use subscription::{Dynamic, SpreadConstraint, Strategy, Subscriber, Subscription};

@@ -63,6 +63,7 @@ fn place(
         demands: &demands,
         fleet: &inputs.fleet.fleet,
         previous: &previous,
+        known: inputs.previous.subscriptions.contains_key(key),
     };
     let known = last.placement(key, &request, &previous).cloned();
     let mut placement = known.unwrap_or_else(|| schedule::place(&request));
@@ -132,6 +133,7 @@ pub fn verify(inputs: &Inputs<'_>, outcome: &Outcome) -> Vec<Diagnostic> {
             demands: &placed.demands,
             fleet: &inputs.fleet.fleet,
             previous: &previous(inputs.previous, &placed.key),
+            known: inputs.previous.subscriptions.contains_key(&placed.key),
         };
         let broken = check::check(&request, &placed.placement);
         found.extend(

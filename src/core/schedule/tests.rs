@@ -113,6 +113,7 @@ impl Scene {
             demands: &demands,
             fleet: &self.fleet,
             previous: &self.bindings,
+            known: !self.bindings.clusters.is_empty(),
         })
     }
 
