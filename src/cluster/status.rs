@@ -59,8 +59,9 @@ struct NodeList {
     items: Vec<Node>,
 }
 
+/// What a list says about the rest of it.
 #[derive(Deserialize, Default)]
-struct ListMetadata {
+pub(super) struct ListMetadata {
     #[serde(default, rename = "continue")]
     next: String,
 }
@@ -196,6 +197,11 @@ impl StatusCollector {
     }
 }
 
+/// The rest of a list as a query says it; empty at its end.
+pub(super) fn next_page(metadata: &ListMetadata) -> String {
+    percent_encoding::utf8_percent_encode(&metadata.next, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 fn spell(sums: &BTreeMap<String, Quantity>) -> BTreeMap<String, String> {
     let named = sums.iter().filter(|(_, sum)| !sum.is_zero());
     named.map(|(name, sum)| (name.clone(), sum.to_string())).collect()
@@ -247,7 +253,7 @@ impl Cluster {
                 fresh.count(node);
                 labels.add(&node.metadata.labels);
             }
-            next = percent_encoding::utf8_percent_encode(&page.metadata.next, percent_encoding::NON_ALPHANUMERIC).to_string();
+            next = next_page(&page.metadata);
             if next.is_empty() {
                 fresh.labels = labels.winners().or_else(|| survey.labels.take());
                 *survey = fresh;

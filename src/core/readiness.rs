@@ -121,6 +121,13 @@ impl Grace {
         }
     }
 
+    /// Clusters that may not take new things.
+    pub fn closed(&self) -> impl Iterator<Item = &ClusterId> {
+        // Who is returning is unready as well.
+        let closed = |(id, unready): &(&ClusterId, &Unready)| unready.tainted || self.returning.contains(*id);
+        self.unready.iter().filter(closed).map(|(id, _)| id)
+    }
+
     /// Forgets clusters that are gone.
     pub fn retain(&mut self, is_there: impl Fn(&ClusterId) -> bool) {
         self.unready.retain(|cluster, _| is_there(cluster));
