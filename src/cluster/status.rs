@@ -20,8 +20,8 @@ pub const SURVEY_INTERVAL: Duration = Duration::from_secs(60);
 /// A survey may take this part of the time at most; a cluster where it is slow is asked less often.
 const SURVEY_SHARE: u32 = 50;
 const NODES_A_PAGE: usize = 100;
-/// The resources that are summed up, as Clusternet does.
-const RESOURCES: [&str; 3] = ["cpu", "memory", "nvidia.com/gpu"];
+/// The resources that are summed up: Clusternet's, and what else the hub's estimate of room needs.
+const RESOURCES: [&str; 5] = ["cpu", "memory", "nvidia.com/gpu", "pods", "ephemeral-storage"];
 
 /// Collects the status of one cluster and remembers what it need not ask again.
 pub struct StatusCollector {
@@ -320,7 +320,8 @@ mod tests {
         survey.count(&node("Unknown", "500m"));
         assert_eq!((survey.nodes.ready_nodes, survey.nodes.unknown_nodes), (1, 1));
         let sums = spell(&survey.allocatable);
-        assert_eq!((sums["cpu"].as_str(), sums["memory"].as_str(), sums.len()), ("2", "2Gi", 2));
+        let of = |name: &str| sums[name].as_str();
+        assert_eq!((of("cpu"), of("memory"), of("pods"), sums.len()), ("2", "2Gi", "220", 3));
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
         grace.note(&a, unready(Some(100), "TunnelClosed"), 103);
         assert!(grace.ripen(189).is_empty());
         assert_eq!(grace.standing(&a), Standing::Open);
-        assert_eq!(grace.ripen(190), [a.clone()]);
+        assert_eq!(grace.ripen(190), std::slice::from_ref(&a));
         let want = "clusters.clusternet.io/unschedulable=TunnelClosed:NoSchedule";
         assert_eq!(taint(&grace, &a).unwrap(), want);
         grace.note(&a, unready(None, "ManagedClusterNotReady"), 200);

@@ -69,7 +69,10 @@ fn wait_replicas(fleet: &Fleet, want: [i64; 2]) {
             let object = fleet.servers[cluster].get("/apis/apps/v1/namespaces/shop/deployments/web");
             object.map_or(-1, |object| object["spec"]["replicas"].as_i64().unwrap_or(-1))
         });
-        holds(found == want, format!("{found:?}\n{}\n{}", fleet.hub.log(), fleet.agents[0].log()))
+        holds(
+            found == want,
+            format!("{found:?}\n{}\n{}", fleet.hub.log(), fleet.agents[0].log()),
+        )
     });
 }
 
@@ -92,7 +95,12 @@ fn restart(fleet: &mut Fleet, back: &[&str]) {
     fleet.hub.start_again();
     back.iter().for_each(|name| fleet.hub.wait_cluster(name, "True"));
     std::thread::sleep(Duration::from_secs(6));
-    assert_eq!(fleet.state(), before, "{}", fleet.repo.in_bare(&["log", "-2", "-p", STATE]).ok());
+    assert_eq!(
+        fleet.state(),
+        before,
+        "{}",
+        fleet.repo.in_bare(&["log", "-2", "-p", STATE]).ok()
+    );
 }
 
 #[test]
@@ -137,9 +145,10 @@ fn a_cluster_that_is_gone_gets_nothing_new_and_keeps_what_it_has() {
     let hub = Hub::prepare("hub", &repo).with("--unready-grace=4");
     let mut fleet = Fleet::of(repo, hub, &["a", "b"]);
     let both = ["clusternet-a/a", "clusternet-b/b"];
-    fleet
-        .repo
-        .push("first", &[("base.yaml", &base()), ("old.yaml", &greeting("old", &[], "hello"))]);
+    fleet.repo.push(
+        "first",
+        &[("base.yaml", &base()), ("old.yaml", &greeting("old", &[], "hello"))],
+    );
     fleet.wait_greeting(1, "old", Some("hello"));
     let taints = |fleet: &Fleet| fleet.hub.managed_cluster("b").unwrap_or_default()["spec"]["taints"].clone();
     assert_eq!(taints(&fleet), Value::Null);
@@ -190,6 +199,10 @@ async fn an_agent_that_does_not_know_the_question_is_estimated() {
         })
         .await;
     let (_, subscription) = hub.admin(Method::GET, &format!("{SUBSCRIPTION}/web"), &Value::Null).await;
-    assert_eq!(subscription["status"]["replicas"][WEB], json!([4]), "{subscription:#} {status:#}");
+    assert_eq!(
+        subscription["status"]["replicas"][WEB],
+        json!([4]),
+        "{subscription:#} {status:#}"
+    );
     hub.stop().await;
 }
