@@ -1,3 +1,4 @@
+//! Nodes and pods as an API server gives them; what fits is held against placing one pod after the other.
 #![expect(clippy::unwrap_used, reason = "tests")]
 use proptest::prelude::*;
 use serde_json::{Value, json};
