@@ -21,7 +21,9 @@
 //! - [`hub::session`] offers each agent the tree of its cluster with the objects that changed; [`wire`] has the messages, [`tunnel`]
 //!   carries them;
 //! - the [`agent`] reads the tree, plans with [`core::apply`] and carries the plan out against its API server with [`cluster`];
-//! - what it reports ends in [`hub::registry`], and [`hub::projection`] shows it through [`kubeapi`].
+//! - what it reports ends in [`hub::registry`], and [`hub::projection`] shows it through [`kubeapi`];
+//! - [`hub::live_facts`] brings readiness and room into the next run, asks agents for the latter ([`core::room`] is what they answer by), and
+//!   wakes the writer when a placement depends on what changed.
 //!
 //! [`sandbox`] is an API server in memory behind the same [`kubeapi`] front; `branchline demo` runs agents against it. [`cli`] has one
 //! command per file and is the only place that knows all of the above.

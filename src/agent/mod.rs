@@ -8,6 +8,7 @@
 //!     └─ dial loop ─► session: hello, control, proxied streams ┘
 //! ```
 
+mod appraise;
 mod config;
 mod credentials;
 mod deliver;

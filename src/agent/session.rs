@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::appraise::appraise;
 use super::credentials::{Credentials, CredentialsStore};
 use super::deliver::{Delivery, Standing};
 use super::identity::renewal_due;
@@ -20,12 +21,14 @@ use crate::tunnel::control::{self, ControlError, ControlReceiver, ControlSender}
 use crate::tunnel::{OpenError, Tunnel, TunnelStream};
 use crate::wire::codec::Received;
 use crate::wire::content::{self, ContentError};
-use crate::wire::control::{Hello, ToAgent, ToHub};
+use crate::wire::control::{Ask, Hello, ToAgent, ToHub};
 use crate::wire::header::StreamHeader;
 use crate::wire::version;
 
 /// Messages that wait for the tunnel; whoever has more waits as well.
 const OUTBOX: usize = 32;
+/// Questions about room that wait; a hub repeats one that was not answered.
+const ASKS: usize = 2;
 /// A hub that welcomes nobody within this time is not well.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(20);
 /// Before a renewal that got no answer is asked for again.
@@ -87,6 +90,7 @@ pub(super) async fn run(tunnel: Tunnel, parts: SessionParts<'_>) -> SessionResul
         heartbeat: Instant::now(),
         well: None,
         renew_at: None,
+        asks: None,
         tasks: JoinSet::new(),
     };
     let end = session.live(tunnel).await.unwrap_or_else(SessionEnd::Broken);
@@ -107,6 +111,8 @@ struct Session<'a> {
     well: Option<(bool, String)>,
     /// When the certificate has to be renewed.
     renew_at: Option<Instant>,
+    /// To the task that answers how many more replicas fit, once the hub has asked.
+    asks: Option<mpsc::Sender<Ask>>,
     tasks: JoinSet<()>,
 }
 
@@ -196,6 +202,7 @@ impl Session<'_> {
                 let objects = content::unpack(&objects, &received.attachment)?;
                 self.deliver(Delivery::Content(objects, missing)).await?;
             }
+            ToAgent::Ask(ask) => self.appraise(ask, outbox),
             ToAgent::Certificate { pem } => self.take_certificate(pem),
             ToAgent::Refused { code, message, hint } => {
                 tracing::error!(code, message, hint, "the hub refused");
@@ -205,6 +212,22 @@ impl Session<'_> {
             ToAgent::Ignored => {}
         }
         Ok(None)
+    }
+
+    /// Never waits: an API server that is slow must not hold up the tunnel.
+    fn appraise(&mut self, ask: Ask, outbox: &mpsc::Sender<ToHub>) {
+        let asks = match &self.asks {
+            Some(asks) => asks,
+            None => {
+                let (asks, questions) = mpsc::channel(ASKS);
+                self.tasks
+                    .spawn(appraise(self.parts.cluster.clone(), questions, outbox.clone()));
+                self.asks.insert(asks)
+            }
+        };
+        if asks.try_send(ask).is_err() {
+            tracing::debug!("the hub asks faster than the cluster can be looked at");
+        }
     }
 
     /// The tunnel that stands goes on with the certificate it was opened with.
@@ -285,7 +308,7 @@ async fn post(mut sender: ControlSender<ToHub>, mut letters: mpsc::Receiver<ToHu
     }
 }
 
-async fn until(moment: Option<Instant>) {
+pub(super) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,

@@ -197,6 +197,7 @@ async fn start_hub(folder: &Path, stop: &CancellationToken) -> Result<Hub, CliEr
         render: RenderSettings::default(),
         cluster_fan_out: None,
         certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
+        unready_grace: Duration::from_secs(90),
     };
     let hub = match Hub::start(config.clone(), stop.clone()).await {
         // Somebody else has the port of the last time: any other will do, and the kubeconfig is written anew.

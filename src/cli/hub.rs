@@ -54,6 +54,9 @@ pub(super) struct Args {
     /// Hours that an agent's certificate lives; it is renewed at two thirds
     #[arg(long, value_name = "HOURS", default_value_t = 90 * 24, value_parser = clap::value_parser!(u64).range(1..=87_600))]
     certificate_hours: u64,
+    /// Seconds that a cluster may be not ready before nothing new goes there; what it has stays
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    unready_grace: u64,
     /// Let Secrets with plain data be feeds, so that they stand in the state branch
     #[arg(long)]
     allow_plain_secrets: bool,
@@ -156,6 +159,7 @@ impl Args {
             },
             cluster_fan_out: self.cluster_fan_out,
             certificate_lifetime: Duration::from_secs(self.certificate_hours * 3600),
+            unready_grace: Duration::from_secs(self.unready_grace),
         })
     }
 }

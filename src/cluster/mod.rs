@@ -7,6 +7,7 @@ mod discovery;
 mod error;
 mod inventory;
 mod objects;
+mod room;
 mod status;
 
 pub use access::{Access, AccessError};

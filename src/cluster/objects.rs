@@ -157,7 +157,7 @@ fn definition_path(name: &str) -> String {
 }
 
 /// The path of one object.
-fn object_path(api_version: &str, resource: &Resource, key: &ObjectKey) -> String {
+pub(super) fn object_path(api_version: &str, resource: &Resource, key: &ObjectKey) -> String {
     let version = version_path(api_version);
     let (plural, name) = (&resource.plural, utf8_percent_encode(&key.name, NAME));
     if !resource.namespaced {

@@ -20,8 +20,8 @@ pub const SURVEY_INTERVAL: Duration = Duration::from_secs(60);
 /// A survey may take this part of the time at most; a cluster where it is slow is asked less often.
 const SURVEY_SHARE: u32 = 50;
 const NODES_A_PAGE: usize = 100;
-/// The resources that are summed up, as Clusternet does.
-const RESOURCES: [&str; 3] = ["cpu", "memory", "nvidia.com/gpu"];
+/// The resources that are summed up: Clusternet's, and what else the hub's estimate of room needs.
+const RESOURCES: [&str; 5] = ["cpu", "memory", "nvidia.com/gpu", "pods", "ephemeral-storage"];
 
 /// Collects the status of one cluster and remembers what it need not ask again.
 pub struct StatusCollector {
@@ -59,8 +59,9 @@ struct NodeList {
     items: Vec<Node>,
 }
 
+/// What a list says about the rest of it.
 #[derive(Deserialize, Default)]
-struct ListMetadata {
+pub(super) struct ListMetadata {
     #[serde(default, rename = "continue")]
     next: String,
 }
@@ -196,6 +197,11 @@ impl StatusCollector {
     }
 }
 
+/// The rest of a list as a query says it; empty at its end.
+pub(super) fn next_page(metadata: &ListMetadata) -> String {
+    percent_encoding::utf8_percent_encode(&metadata.next, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 fn spell(sums: &BTreeMap<String, Quantity>) -> BTreeMap<String, String> {
     let named = sums.iter().filter(|(_, sum)| !sum.is_zero());
     named.map(|(name, sum)| (name.clone(), sum.to_string())).collect()
@@ -247,7 +253,7 @@ impl Cluster {
                 fresh.count(node);
                 labels.add(&node.metadata.labels);
             }
-            next = percent_encoding::utf8_percent_encode(&page.metadata.next, percent_encoding::NON_ALPHANUMERIC).to_string();
+            next = next_page(&page.metadata);
             if next.is_empty() {
                 fresh.labels = labels.winners().or_else(|| survey.labels.take());
                 *survey = fresh;
@@ -314,7 +320,8 @@ mod tests {
         survey.count(&node("Unknown", "500m"));
         assert_eq!((survey.nodes.ready_nodes, survey.nodes.unknown_nodes), (1, 1));
         let sums = spell(&survey.allocatable);
-        assert_eq!((sums["cpu"].as_str(), sums["memory"].as_str(), sums.len()), ("2", "2Gi", 2));
+        let of = |name: &str| sums[name].as_str();
+        assert_eq!((of("cpu"), of("memory"), of("pods"), sums.len()), ("2", "2Gi", "220", 3));
     }
 
     #[test]

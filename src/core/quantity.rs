@@ -27,6 +27,15 @@ impl Quantity {
         self.milli == 0
     }
 
+    /// As much as several of it.
+    #[must_use]
+    pub fn times(self, count: i64) -> Quantity {
+        Quantity {
+            milli: self.milli.saturating_mul(i128::from(count)),
+            binary: self.binary,
+        }
+    }
+
     /// How many times a request goes into this quantity; `None` for a request of nothing.
     pub fn holds(self, request: Quantity) -> Option<i64> {
         let times = self.milli.max(0).checked_div(request.milli).filter(|_| request.milli > 0)?;
@@ -40,6 +49,17 @@ impl std::ops::Add for Quantity {
     fn add(self, other: Quantity) -> Quantity {
         Quantity {
             milli: self.milli.saturating_add(other.milli),
+            binary: self.binary || other.binary,
+        }
+    }
+}
+
+impl std::ops::Sub for Quantity {
+    type Output = Quantity;
+
+    fn sub(self, other: Quantity) -> Quantity {
+        Quantity {
+            milli: self.milli.saturating_sub(other.milli),
             binary: self.binary || other.binary,
         }
     }

@@ -175,7 +175,8 @@ impl Registry {
             .retain(|cluster, live| live.is_connected() || revision.state.registrations.clusters.contains_key(cluster));
     }
 
-    fn announce(&self, cluster: &ClusterId) {
+    /// Says that live facts of a cluster changed.
+    pub(super) fn announce(&self, cluster: &ClusterId) {
         // A full queue is overflow that costs nothing: the projection looks at every cluster from time to time besides.
         let _ = self.changed.try_send(cluster.clone());
     }

@@ -20,6 +20,7 @@ use super::ca::{CaError, CertificateAuthority};
 use super::data::{DataDirectory, DataError};
 use super::endpoints::Endpoints;
 use super::listener::{self, PortSettings};
+use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
 use super::projection::Projection;
 use super::proxy::Proxy;
@@ -69,6 +70,8 @@ pub struct HubConfig {
     pub cluster_fan_out: Option<u8>,
     /// Life of an agent's certificate.
     pub certificate_lifetime: Duration,
+    /// How long a cluster may be not ready before nothing new goes there.
+    pub unready_grace: Duration,
 }
 
 /// Why a hub did not start.
@@ -168,7 +171,8 @@ impl Hub {
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         };
-        parts.serve(listener, address, state.repo)?;
+        let facts = parts.serve(listener, address, state.repo)?;
+        let writer = writer.with_live_facts(facts);
         parts
             .tasks
             .spawn(source::follow(source, own, parts.config.poll, wakes, stop.clone()));
@@ -250,7 +254,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn serve(&self, listener: TcpListener, address: SocketAddr, repo: crate::git::Repo) -> Result<(), HubError> {
+    fn serve(&self, listener: TcpListener, address: SocketAddr, repo: crate::git::Repo) -> Result<Arc<LiveFacts>, HubError> {
         let (joined, sessions) = mpsc::channel(JOIN_QUEUE);
         let (changed, changes) = mpsc::channel(CHANGE_QUEUE);
         let metrics = Arc::new(Metrics::default());
@@ -258,24 +262,47 @@ impl Parts {
         self.tasks.spawn(Arc::clone(&registry).enforce(self.stop.clone()));
         let origin = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
         let store = Arc::new(Store::new(origin, WATCH_HISTORY));
-        let projection = Projection::new(Arc::clone(&store), Arc::clone(&registry), Arc::clone(&metrics));
+        let facts = self.live_facts(&registry);
+        let projection = Projection::new(
+            Arc::clone(&store),
+            Arc::clone(&registry),
+            Arc::clone(&facts),
+            Arc::clone(&metrics),
+        );
         self.tasks
             .spawn(projection.run(self.revisions.clone(), changes, self.stop.clone()));
-        self.tasks
-            .spawn(self.sessions(sessions, Arc::clone(&registry), Arc::clone(&metrics), repo));
+        self.tasks.spawn(self.sessions(
+            sessions,
+            Arc::clone(&registry),
+            Arc::clone(&facts),
+            Arc::clone(&metrics),
+            repo,
+        ));
         let router = self.router(registry, store, metrics);
-        self.listen(listener, address, router)
+        self.listen(listener, address, router)?;
+        Ok(facts)
+    }
+
+    fn live_facts(&self, registry: &Arc<Registry>) -> Arc<LiveFacts> {
+        let revision = self.revisions.borrow().clone();
+        let facts = LiveFacts::new(Arc::clone(registry), self.config.unready_grace, &revision, Timestamp::now());
+        let facts = Arc::new(facts);
+        self.tasks
+            .spawn(Arc::clone(&facts).watch(self.revisions.clone(), self.wakes.clone(), self.stop.clone()));
+        facts
     }
 
     fn sessions(
         &self,
         mut queue: mpsc::Receiver<(u64, Session)>,
         registry: Arc<Registry>,
+        facts: Arc<LiveFacts>,
         metrics: Arc<Metrics>,
         repo: crate::git::Repo,
     ) -> impl Future<Output = ()> + use<> {
         let context = Arc::new(SessionContext {
             registry,
+            facts,
             revisions: self.revisions.clone(),
             wakes: self.wakes.clone(),
             repo,

@@ -18,6 +18,7 @@ use super::acceptor::Session;
 use super::ca::CertificateAuthority;
 use super::ca::CertificateRequest;
 use super::delivery;
+use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
 use super::node_labels::LabelReports;
 use super::registry::{KeptStatus, Registry};
@@ -42,8 +43,10 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// What every session works with.
 #[derive(Debug)]
 pub struct SessionContext {
-    /// Live facts.
+    /// Who is there and what was reported.
     pub registry: Arc<Registry>,
+    /// What agents are asked.
+    pub facts: Arc<LiveFacts>,
     /// Accepted states.
     pub revisions: watch::Receiver<Arc<Revision>>,
     /// To the writer.
@@ -202,6 +205,7 @@ impl Incoming {
                 }
                 registry.report(&self.cluster, self.number, report, now);
             }
+            ToHub::Room { round, feeds } => self.context.facts.hear(&self.cluster, round, &feeds),
             ToHub::Want { tree, ids } => self.ask(Ask::Content(tree, ids))?,
             ToHub::Renew { csr } => self.ask(Ask::Certificate(csr))?,
             // An agent introduces itself once; what a newer agent says besides is not for this version.
@@ -255,8 +259,10 @@ impl Outgoing {
         self.sender.send(&welcome, b"").await?;
         Box::pin(self.offer_if_needed()).await?;
         let stop = self.context.stop.clone();
+        let mut questions = self.context.facts.rounds();
         loop {
             tokio::select! {
+                question = questions.next(&self.cluster) => self.sender.send(&ToAgent::Ask(question), b"").await?,
                 ask = asks.recv() => match ask.map(|ask| *ask) {
                     Some(Ask::Content(tree, ids)) => Box::pin(self.send_wanted(tree, ids)).await?,
                     Some(Ask::Certificate(csr)) => Box::pin(self.renew(&csr)).await?,

@@ -2,9 +2,12 @@
 //!
 //! Fields and types that a version does not know are ignored, so that either side may be upgraded first.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::core::api::cluster::ClusterStatus;
+use crate::core::api::subscription::Feed;
 use crate::core::ids::{ClusterId, ObjectId, ObjectKind};
 use crate::core::selector::Labels;
 use crate::core::status::DescriptionReport;
@@ -32,6 +35,14 @@ pub enum ToHub {
     },
     /// What came of a delivery.
     Report(Report),
+    /// The answer to [`ToAgent::Ask`].
+    Room {
+        /// The question's number.
+        round: u64,
+        /// By the feed's key in `status.replicas`; what could not be found out is left out.
+        #[serde(default)]
+        feeds: BTreeMap<String, FeedRoom>,
+    },
     /// A request for a new certificate.
     Renew {
         /// Certificate signing request, PEM; only its public key counts.
@@ -65,6 +76,8 @@ pub enum ToAgent {
         #[serde(default)]
         missing: Vec<ObjectId>,
     },
+    /// How many more replicas of these feeds fit? An agent that does not know the question says nothing.
+    Ask(Ask),
     /// A new certificate.
     Certificate {
         /// The certificate, PEM.
@@ -154,6 +167,40 @@ pub struct Offer {
     pub objects: Vec<ObjectMeta>,
 }
 
+/// A question about room.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ask {
+    /// Grows with each question; the answer repeats it.
+    pub round: u64,
+    /// What is asked about.
+    #[serde(default)]
+    pub feeds: Vec<FeedNeed>,
+}
+
+/// What one replica of a feed needs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedNeed {
+    /// The feed.
+    #[serde(flatten)]
+    pub feed: Feed,
+    /// What a replica requests, by resource.
+    #[serde(default)]
+    pub requests: BTreeMap<String, String>,
+}
+
+/// Room for one feed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedRoom {
+    /// How many more pods of it fit on the nodes.
+    pub fits: i64,
+    /// How many of its replicas exist; `None` where the object does not say.
+    #[serde(default)]
+    pub running: Option<i64>,
+}
+
 /// One attached object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -218,6 +265,22 @@ mod tests {
         assert_eq!(newer, ToAgent::Ignored);
         let more: ToAgent = serde_json::from_str(r#"{"type":"certificate","pem":"x","chain":["y"]}"#).unwrap();
         assert_eq!(more, ToAgent::Certificate { pem: "x".to_owned() });
+    }
+
+    #[test]
+    fn a_question_about_room_has_the_agreed_shape() {
+        let text = r#"{"type":"ask","round":7,"feeds":[{"apiVersion":"apps/v1","kind":"Deployment","namespace":"shop","name":"web","requests":{"cpu":"500m"}}]}"#;
+        let ToAgent::Ask(ask) = serde_json::from_str(text).unwrap() else {
+            panic!("not a question");
+        };
+        assert_eq!(ask.feeds[0].feed.status_key(), "apps/v1/Deployment/shop/web");
+        assert_eq!(serde_json::to_string(&ToAgent::Ask(ask)).unwrap(), text);
+        let answer = r#"{"type":"room","round":7,"feeds":{"apps/v1/Deployment/shop/web":{"fits":3}}}"#;
+        let ToHub::Room { round, feeds } = serde_json::from_str(answer).unwrap() else {
+            panic!("not an answer");
+        };
+        let room = feeds["apps/v1/Deployment/shop/web"];
+        assert_eq!((round, room.fits, room.running), (7, 3, None));
     }
 
     #[test]

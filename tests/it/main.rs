@@ -9,6 +9,7 @@ mod agent;
 mod apply;
 mod architecture;
 mod bad_source;
+mod capacity;
 mod chaos;
 mod check_fixtures;
 mod delivery;

@@ -172,7 +172,7 @@ pub fn inventory_of<'s>(snapshot: &'s Snapshot, subscription: &Subscription) -> 
 
 /// The feeds with the objects of Bundles in their place. A Bundle whose objects cannot all be seen stands for itself too: nobody knows what it
 /// asks for.
-fn delivered<'a>(snapshot: &'a Snapshot, subscription: &'a Subscription) -> Vec<Cow<'a, Feed>> {
+pub fn delivered<'a>(snapshot: &'a Snapshot, subscription: &'a Subscription) -> Vec<Cow<'a, Feed>> {
     let mut all = Vec::with_capacity(subscription.feeds.len());
     for feed in &subscription.feeds {
         let members = snapshot.bundles.get(&feed.key()).map(|bundle| bundle.members.as_slice());

@@ -27,7 +27,7 @@ use crate::core::yaml::{self, Limits};
 pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
 pub use cluster::{ClusterDefinition, InvalidLabel, InvalidTaint, read_labels, read_taints};
 pub use helm::{ChartProblem, is_chart, read_chart};
-pub use inventory::{Demand, Demands, FeedInventory, Workload, demands, inventory_of};
+pub use inventory::{Demand, Demands, FeedInventory, Workload, delivered, demands, inventory_of};
 pub use kinds::placed;
 pub use operations::MAX_OPERATIONS;
 pub use overrides::{BrokenOverride, Entry, FieldFormat, FieldText, Override, OverrideKind, PatchKind, Policy, quoted};

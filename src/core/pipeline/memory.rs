@@ -272,6 +272,7 @@ impl LastPlacements<'_> {
         let subscription = known.subscription.as_ref()?;
         let same = subscription.definition.digest == request.subscription.definition.digest
             && known.demands == *request.demands
+            && known.known == request.known
             && Arc::ptr_eq(&known.placement.bound, previous);
         let unmoved = |(before, now): &Change| match (before, now) {
             (Some(before), Some(now)) => schedule::is_unmoved(request, &known.placement, &before.cluster, &now.cluster),

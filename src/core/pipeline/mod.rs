@@ -3,6 +3,7 @@
 //!
 //! Held, not removed: what git cannot say at the moment (a file that does not parse, a missing feed, a broken patch) keeps its last result.
 
+mod asking;
 mod bind;
 mod dividing;
 mod feeds;
@@ -20,6 +21,7 @@ use crate::core::render::RenderSettings;
 use crate::core::state::State;
 use feeds::{Resolved, resolve};
 
+pub use asking::{Need, Questions, questions, waits_for};
 pub use fleet::{FleetFollower, FleetResult, derive as derive_fleet};
 pub use memory::Memory;
 pub use overrides::nearest;

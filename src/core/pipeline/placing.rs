@@ -24,6 +24,8 @@ pub struct Placed {
     pub demands: Demands,
     /// Whether a FeedInventory counts.
     pub(super) inventory: bool,
+    /// Whether it was placed before.
+    pub(super) known: bool,
     /// Where it goes.
     pub placement: Placement,
 }
@@ -63,8 +65,10 @@ fn place(
         demands: &demands,
         fleet: &inputs.fleet.fleet,
         previous: &previous,
+        known: inputs.previous.subscriptions.contains_key(key),
     };
     let known = last.placement(key, &request, &previous).cloned();
+    let was_known = request.known;
     let mut placement = known.unwrap_or_else(|| schedule::place(&request));
     if placement.bound == previous {
         // Who compares sees at once that nothing moved.
@@ -77,6 +81,7 @@ fn place(
         subscription: Some(subscription.clone()),
         demands,
         inventory: subscription.divides() && index::inventory_of(inputs.snapshot, subscription).is_some(),
+        known: was_known,
         placement,
     }
 }
@@ -92,6 +97,7 @@ fn hold(inputs: &Inputs<'_>, key: &(String, String)) -> Placed {
         subscription: None,
         demands: Demands::new(),
         inventory: had_inventory(inputs, key),
+        known: true,
         placement: schedule::hold(&inputs.fleet.fleet, &previous(inputs.previous, key)),
     }
 }
@@ -132,6 +138,7 @@ pub fn verify(inputs: &Inputs<'_>, outcome: &Outcome) -> Vec<Diagnostic> {
             demands: &placed.demands,
             fleet: &inputs.fleet.fleet,
             previous: &previous(inputs.previous, &placed.key),
+            known: inputs.previous.subscriptions.contains_key(&placed.key),
         };
         let broken = check::check(&request, &placed.placement);
         found.extend(

@@ -61,22 +61,29 @@ struct Divider<'r, 'a> {
 
 /// Divides the replicas of every workload.
 pub(super) fn divide(request: &Request<'_>, dynamic: &Dynamic, candidates: &[Candidate<'_>]) -> Draft {
-    let workloads = request.workloads();
+    let divider = Divider::new(request, dynamic);
     let unseen = request.demands.iter().any(|(_, demand)| *demand == Demand::Unknown);
-    if workloads.is_empty() && !unseen {
+    if divider.workloads.is_empty() && !unseen {
         return nothing_to_divide(candidates);
     }
-    let constraints = workloads
-        .iter()
-        .map(|(_, workload)| topology::applying(dynamic, &workload.pod_labels))
-        .collect();
-    let divider = Divider {
-        request,
-        dynamic,
-        workloads,
-        constraints,
-    };
     divider.run(candidates)
+}
+
+/// The feeds whose shares are about to change, and the clusters that may get something of them.
+pub(super) fn undecided<'a>(
+    request: &Request<'a>,
+    dynamic: &Dynamic,
+    candidates: &[Candidate<'a>],
+) -> (Vec<(&'a Arc<str>, &'a Workload)>, Vec<&'a Cluster>) {
+    let divider = Divider::new(request, dynamic);
+    let members = candidates.iter().enumerate();
+    let members = members.filter_map(|(at, it)| divider.member(at, it));
+    let stay = divider.kept(members.filter(|member| member.bound).collect());
+    let feeds = (0..divider.workloads.len()).filter(|feed| divider.waits(*feed, &stay) || divider.shrinks(*feed, &stay));
+    let feeds: Vec<_> = feeds.map(|feed| divider.workloads[feed]).collect();
+    let open = candidates.iter().filter(|candidate| candidate.standing == Standing::Open);
+    let useful = open.filter(|candidate| !divider.lacks_domain(candidate.cluster));
+    (feeds, useful.map(|candidate| candidate.cluster).collect())
 }
 
 fn nothing_to_divide(candidates: &[Candidate<'_>]) -> Draft {
@@ -98,7 +105,19 @@ struct Division<'a> {
     short: bool,
 }
 
-impl<'a> Divider<'_, 'a> {
+impl<'r, 'a> Divider<'r, 'a> {
+    fn new(request: &'r Request<'a>, dynamic: &'r Dynamic) -> Self {
+        let workloads = request.workloads();
+        let constraints = workloads.iter();
+        let constraints = constraints.map(|(_, workload)| topology::applying(dynamic, &workload.pod_labels));
+        Divider {
+            constraints: constraints.collect(),
+            request,
+            dynamic,
+            workloads,
+        }
+    }
+
     fn run(&self, candidates: &[Candidate<'a>]) -> Draft {
         let mut members: Vec<Member<'a>> = candidates
             .iter()
@@ -163,8 +182,7 @@ impl<'a> Divider<'_, 'a> {
             // What has nothing and can get nothing takes no place from others.
             stay.retain(useful);
         }
-        stay.sort_by_key(|member| (Reverse(member.score), Reverse(member.current()), member.candidate));
-        stay.truncate(most);
+        stay = self.kept(stay);
         let wanted = self.waited_for(&stay, &join);
         join.retain(|member| wanted.contains(&member.candidate));
         let open = most - stay.len();
@@ -175,6 +193,19 @@ impl<'a> Divider<'_, 'a> {
         stay.append(&mut join);
         stay.sort_by_key(|member| member.candidate);
         stay
+    }
+
+    /// As many of those that are bound as may stay, the best first.
+    fn kept(&self, mut stay: Vec<Member<'a>>) -> Vec<Member<'a>> {
+        stay.sort_by_key(|member| (Reverse(member.score), Reverse(member.current()), member.candidate));
+        stay.truncate(self.dynamic.max_clusters.unwrap_or(usize::MAX));
+        stay
+    }
+
+    /// Whether a workload has more replicas than are wanted.
+    fn shrinks(&self, feed: usize, stay: &[Member<'_>]) -> bool {
+        let placed: i64 = stay.iter().map(|member| member.shares[feed].current).sum();
+        placed > self.workloads[feed].1.total
     }
 
     /// The new ones that have room for replicas that wait.
@@ -387,7 +418,6 @@ impl<'a> Divider<'_, 'a> {
             false if self.lacks_domain(candidate.cluster) => Outcome::Excluded(Reason::NoTopologyDomain),
             false if !open_group[at] => Outcome::Excluded(Reason::SubGroupFull),
             false if full && (division.short || !self.dynamic.binpack) => Outcome::Excluded(Reason::MaxClusters),
-            false if division.short && candidate.only_live() => Outcome::Excluded(Reason::TaintNotTolerated),
             false if division.short => Outcome::Excluded(Reason::NoCapacity),
             false => Outcome::Excluded(Reason::NotNeeded),
         };

@@ -88,13 +88,14 @@ pub(super) fn standing(request: &Request<'_>, cluster: &Cluster, bound: bool) ->
         return Err(Reason::LabelsDoNotMatch);
     }
     let live = request.live_taints(cluster);
-    if cluster.taints.is_empty() && live.is_empty() {
+    let waits = !bound && request.waits_for(cluster);
+    if cluster.taints.is_empty() && live.is_empty() && !waits {
         return Ok(Standing::Open);
     }
     let all = || cluster.taints.iter().chain(live);
     if bound && untolerated(subscription, all(), &[Effect::NoExecute]).is_some() {
         Ok(Standing::Leaving)
-    } else if untolerated(subscription, all(), &KEEP_OUT).is_none() {
+    } else if !waits && untolerated(subscription, all(), &KEEP_OUT).is_none() {
         Ok(Standing::Open)
     } else if bound {
         Ok(Standing::Closed)

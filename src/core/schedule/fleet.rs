@@ -65,6 +65,9 @@ pub struct Live {
     pub allocatable: BTreeMap<String, Quantity>,
     /// How many more replicas fit by feed key, where the agent was asked; outranks the estimate.
     pub fits: BTreeMap<Arc<str>, i64>,
+    /// Nothing good was heard of it since this hub started, and it may still come back in time: what was placed before stays as it is, so that
+    /// a restart changes nothing.
+    pub returning: bool,
 }
 
 /// What is taken for the room of a cluster whose limits nothing states: as many replicas as a workload can have.

@@ -5,6 +5,7 @@
 //! their number (`subgroup`), replicas are divided by weight (`divide`) or by room (`dynamic`, over domains `topology`). Placing again what was
 //! placed changes nothing. [`check`] holds every placement against the rules, without any code of this module.
 
+mod asking;
 pub mod check;
 mod divide;
 mod dynamic;
@@ -22,6 +23,7 @@ use crate::core::index::{Demand, Demands, Strategy, Subscription, Workload};
 use crate::core::taint::Taint;
 use filter::{Candidate, Standing};
 
+pub use asking::{Question, question};
 pub use explain::{Exclusion, Explanation, Outcome, Placed, Reason, explain};
 pub use filter::wants;
 pub use fleet::{Cluster, Fleet, Live};
@@ -63,6 +65,8 @@ pub struct Request<'a> {
     pub fleet: &'a Fleet,
     /// Where it was bound before.
     pub previous: &'a Bindings,
+    /// Whether it was placed before, on no cluster perhaps.
+    pub known: bool,
 }
 
 impl<'a> Request<'a> {
@@ -77,6 +81,11 @@ impl<'a> Request<'a> {
 
     fn live_taints(&self, cluster: &Cluster) -> &'a [Taint] {
         self.fleet.live.get(&cluster.namespace).map_or(&[], |live| &live.taints)
+    }
+
+    /// Whether it is not known yet that a cluster takes new things, and the Subscription did without it before.
+    fn waits_for(&self, cluster: &Cluster) -> bool {
+        self.known && self.fleet.live.get(&cluster.namespace).is_some_and(|live| live.returning)
     }
 
     /// A feed's replicas in a cluster before.
@@ -95,7 +104,8 @@ pub struct Placement {
     pub excluded: Vec<Exclusion>,
     /// No cluster fits any more, so the last placement stays: why its clusters do not fit.
     pub kept: Option<Vec<Exclusion>>,
-    /// Whether it follows from more than the source and the fleet in git: from where it was bound before, or from what fits at the moment.
+    /// Whether it follows from more than the source and the fleet in git: from where it was bound before, from what fits at the moment, or
+    /// from a cluster that is not ready.
     pub sticky: bool,
     /// What people should know.
     pub remarks: Vec<Remark>,
@@ -188,11 +198,12 @@ fn settle(request: &Request<'_>) -> (Placement, Vec<Outcome>) {
         outcomes[candidate.position] = *outcome;
     }
     let nothing_fits = !outcomes.iter().any(|outcome| matches!(outcome, Outcome::Placed(_)));
-    let placement = if nothing_fits && is_anywhere(request.fleet, request.previous) {
+    let mut placement = if nothing_fits && is_anywhere(request.fleet, request.previous) {
         keep(request, &mut outcomes, draft.remarks)
     } else {
         bind(request, &outcomes, draft)
     };
+    placement.sticky |= candidates.iter().any(|candidate| candidate.standing == Standing::Barred);
     (placement, outcomes)
 }
 

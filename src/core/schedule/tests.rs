@@ -113,6 +113,7 @@ impl Scene {
             demands: &demands,
             fleet: &self.fleet,
             previous: &self.bindings,
+            known: !self.bindings.clusters.is_empty(),
         })
     }
 
@@ -207,6 +208,64 @@ fn a_live_taint_is_named_only_where_it_changed_the_placement() {
         (scene.shares().as_str(), scene.reasons()),
         ("a", vec![("TaintNotTolerated", 1)])
     );
+}
+
+fn returning(scene: &mut Scene, name: &str) {
+    let live = scene.fleet.live.get_mut(&*format!("clusternet-{name}")).unwrap();
+    live.returning = true;
+}
+
+#[test]
+fn a_cluster_that_may_come_back_keeps_what_it_has_and_gets_only_what_is_new() {
+    let mut scene = Scene::new(&json!({}), 1, &["a", "b"]);
+    let not_ready = serde_json::from_value(json!({"key": "unschedulable", "effect": "NoSchedule"})).unwrap();
+    let live = scene.fleet.live.get_mut("clusternet-b").unwrap();
+    live.taints = vec![Taint::parse(&not_ready).unwrap()];
+    scene.place();
+    let before = scene.placement.clone();
+    assert_eq!(scene.shares(), "a");
+    scene.fleet.live.values_mut().for_each(|live| *live = Live::default());
+    returning(&mut scene, "a");
+    returning(&mut scene, "b");
+    assert_eq!(scene.place().placement, before, "a restart changes nothing");
+    assert!(scene.placement.sticky, "what is not bound follows from more than git");
+    scene.bindings = Arc::default();
+    assert_eq!(scene.place().shares(), "a b", "a Subscription that is new waits for nobody");
+}
+
+#[test]
+fn a_live_taint_writes_no_other_reason_for_what_does_not_fit() {
+    let mut scene = Scene::new(&dynamic(&json!({})), 9, &["a cpu:4", "b cpu:0"]);
+    scene.place();
+    let before = scene.placement.clone();
+    assert_eq!((scene.shares().as_str(), scene.reasons()), ("a:4", vec![("NoCapacity", 1)]));
+    returning(&mut scene, "b");
+    assert_eq!(scene.place().placement, before);
+}
+
+#[test]
+fn only_replicas_without_a_place_raise_a_question() {
+    let mut scene = Scene::new(&dynamic(&json!({})), 6, &["a cpu:4", "b cpu:8", "c cpu:8 gone!NoSchedule"]);
+    let asked = |scene: &Scene| {
+        scene.with(|request| {
+            let question = question(request)?;
+            let clusters = question.clusters.iter().map(|cluster| &*cluster.name);
+            Some((question.feeds.len(), clusters.collect::<Vec<_>>().join(" ")))
+        })
+    };
+    assert_eq!(asked(&scene), Some((1, "a b".to_owned())));
+    scene.place();
+    assert_eq!(asked(&scene), None, "all have their place");
+    scene.change(&dynamic(&json!({})), 7);
+    assert_eq!(asked(&scene), Some((1, "a b".to_owned())));
+    scene.change(&dynamic(&json!({})), 5);
+    assert_eq!(
+        asked(&scene),
+        Some((1, "a b".to_owned())),
+        "what fits is recorded with every change"
+    );
+    scene.change(&json!({}), 7);
+    assert_eq!(asked(&scene), None, "Replication needs to know nothing");
 }
 
 #[test]

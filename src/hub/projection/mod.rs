@@ -17,8 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::objects::{Readiness, Reported};
+use self::objects::Reported;
+use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
+use super::readiness::{Readiness, ready};
 use super::registry::{Live, Registry};
 use super::revision::Revision;
 use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
@@ -27,6 +29,7 @@ use crate::core::index::{Definition, OverrideKind, Reading, is_chart};
 use crate::core::object::Object;
 use crate::core::state::{DescriptionState, subscription_of};
 use crate::core::status::DescriptionReport;
+use crate::core::taint::Taint;
 use crate::kubeapi::{ResourceId, Store};
 
 /// How often readiness is looked at without any news, and clusters whose news found the queue full.
@@ -40,6 +43,7 @@ type Key = (String, String);
 pub struct Projection {
     store: Arc<Store>,
     registry: Arc<Registry>,
+    facts: Arc<LiveFacts>,
     metrics: Arc<Metrics>,
     /// What is shown.
     revision: Arc<Revision>,
@@ -58,6 +62,7 @@ pub struct Projection {
 struct Shown {
     live: Option<Arc<Live>>,
     readiness: Option<Readiness>,
+    taint: Option<Taint>,
     /// Descriptions whose content changed after the agent's last report.
     outdated: BTreeSet<String>,
     /// Descriptions that are applied and well.
@@ -73,10 +78,11 @@ fn resource(group: &str, plural: &str) -> ResourceId {
 
 impl Projection {
     /// A projection into an empty store.
-    pub fn new(store: Arc<Store>, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<Store>, registry: Arc<Registry>, facts: Arc<LiveFacts>, metrics: Arc<Metrics>) -> Self {
         Projection {
             store,
             registry,
+            facts,
             metrics,
             revision: Arc::default(),
             clusters: HashMap::new(),
@@ -234,13 +240,14 @@ impl Projection {
         let Some(id) = self.id_of(namespace) else { return };
         let live = self.registry.get(&id);
         let shown = self.clusters.entry(namespace.to_owned()).or_default();
-        let readiness = Some(objects::ready(live.as_deref(), now));
+        let readiness = ready(live.as_deref(), now);
+        let taint = self.facts.note(&id, &readiness, now);
         let same = match (&shown.live, &live) {
             (Some(shown), Some(live)) => Arc::ptr_eq(shown, live),
             (None, None) => true,
             _ => false,
         };
-        if same && shown.readiness == readiness {
+        if same && shown.readiness.as_ref() == Some(&readiness) && shown.taint == taint {
             return;
         }
         let connected = |live: &Option<Arc<Live>>| live.as_ref().is_some_and(|live| live.is_connected());
@@ -266,8 +273,11 @@ impl Projection {
         };
         let shown = self.clusters.entry(namespace.to_owned()).or_default();
         let live = shown.live.as_deref();
-        shown.readiness = Some(objects::ready(live, now));
-        let object = objects::managed_cluster(&self.revision, record, live, now);
+        let readiness = ready(live, now);
+        let id = record.cluster.id.as_ref();
+        shown.taint = id.and_then(|id| self.facts.note(id, &readiness, now));
+        let object = objects::managed_cluster(&self.revision, record, live, &readiness, shown.taint.as_ref());
+        shown.readiness = Some(readiness);
         put(&self.store, CLUSTERS_GROUP, "managedclusters", object);
     }
 
@@ -402,6 +412,7 @@ impl Projection {
         for namespace in revision.state.managed_clusters.keys() {
             self.show_news(namespace, now);
         }
+        self.facts.retain(|id| revision.state.registrations.clusters.contains_key(id));
         self.count();
     }
 

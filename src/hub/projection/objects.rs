@@ -1,9 +1,9 @@
 //! State, snapshot and live facts of one thing → the object that the hub's API shows. Values in, values out.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::registry::{Live, seconds};
+use super::super::readiness::Readiness;
+use super::super::registry::Live;
 use super::super::revision::Revision;
 use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
 use crate::core::ids::ObjectId;
@@ -12,16 +12,20 @@ use crate::core::schedule::Cluster;
 use crate::core::state::registrations::{Decision, Registration};
 use crate::core::state::{ClusterRecord, DescriptionState, binding_status, managed_cluster_object, subscription_of};
 use crate::core::status::{DescriptionReport, Phase};
-
-/// A cluster that was not heard of for this long is not ready; three heartbeats.
-const SILENCE: i64 = 90;
+use crate::core::taint::Taint;
 
 fn condition(kind: &str, status: &str, reason: &str, message: String) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message})
 }
 
-/// A ManagedCluster with its live facts.
-pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, live: Option<&Live>, now: Timestamp) -> Value {
+/// A ManagedCluster with its live facts, `taint` among them.
+pub(super) fn managed_cluster(
+    revision: &Revision,
+    record: &ClusterRecord,
+    live: Option<&Live>,
+    ready: &Readiness,
+    taint: Option<&Taint>,
+) -> Value {
     let mut object = managed_cluster_object(record);
     let desired = record
         .cluster
@@ -32,67 +36,18 @@ pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, live:
         || json!({}),
         |live| serde_json::to_value(live.status.read()).unwrap_or_default(),
     );
-    status["conditions"] = json!([ready(live, now).condition(), synced(live, desired)]);
+    let ready = condition("Ready", ready.status, ready.reason, ready.message.clone());
+    status["conditions"] = json!([ready, synced(live, desired)]);
+    if let Some(taint) = taint {
+        let mut taints = record.cluster.taints.clone();
+        taints.push(taint.clone());
+        object["spec"]["taints"] = taints.iter().map(|taint| json!(taint.spec())).collect();
+    }
     if let Some(id) = &record.cluster.id {
         object["metadata"]["uid"] = json!(id);
     }
     object["status"] = status;
     object
-}
-
-/// Whether a cluster can be worked with, and why not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Readiness {
-    status: &'static str,
-    reason: &'static str,
-    message: String,
-}
-
-impl Readiness {
-    fn condition(self) -> Value {
-        condition("Ready", self.status, self.reason, self.message)
-    }
-}
-
-/// Judges a cluster by its tunnel, its heartbeat and what its API server answers.
-pub(super) fn ready(live: Option<&Live>, now: Timestamp) -> Readiness {
-    let unknown = |reason, message| Readiness {
-        status: "Unknown",
-        reason,
-        message,
-    };
-    let Some(live) = live else {
-        return unknown(
-            "NeverConnected",
-            "the agent has not connected since this hub started".to_owned(),
-        );
-    };
-    if let Some(lost) = live.lost {
-        return unknown("TunnelClosed", format!("the agent's tunnel ended at {}", seconds(lost)));
-    }
-    if now.as_second() - live.heard.as_second() > SILENCE {
-        return unknown(
-            "ClusterStatusUnknown",
-            format!("nothing was heard since {}", seconds(live.heard)),
-        );
-    }
-    let status = live.status.read();
-    if (status.livez && status.readyz) || status.healthz {
-        return Readiness {
-            status: "True",
-            reason: "ManagedClusterReady",
-            message: "the agent's API server is ready".to_owned(),
-        };
-    }
-    let why = match status.message.as_str() {
-        "" => "the API server does not answer its health checks",
-        why => why,
-    };
-    Readiness {
-        status: "False",
-        reason: "ManagedClusterNotReady",
-        message: why.to_owned(),
-    }
 }
 
 fn synced(live: Option<&Live>, desired: ObjectId) -> Value {

@@ -20,13 +20,14 @@ use tracing::{error, info, warn};
 use self::problems::Problems;
 pub use self::pushing::Pushed;
 use self::pushing::Pushing;
+use super::live_facts::LiveFacts;
 use super::revision::{Revision, follow_trees};
 use super::source::{Source, StateRepository};
 use crate::core::access::Refusal;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{self, ParseCache, Snapshot};
-use crate::core::pipeline::{self, FleetFollower, Inputs, Memory, Outcome};
+use crate::core::pipeline::{self, FleetFollower, FleetResult, Inputs, Memory, Outcome};
 use crate::core::registration::{self, Approval, Edit, Edited};
 use crate::core::render::RenderSettings;
 use crate::core::state::registrations::Registrations;
@@ -44,6 +45,8 @@ pub enum Wake {
     Polled(Result<(), String>),
     /// A push of the state branch has ended.
     Pushed(Pushed),
+    /// Live facts changed that some placement depends on.
+    Live,
     /// A change of durable facts; answered after its commit.
     Edit(Edit, Reply),
 }
@@ -105,6 +108,7 @@ pub struct Writer {
     pushing: Option<Pushing>,
     repacking: Arc<AtomicBool>,
     indexed: bool,
+    live: Option<Arc<LiveFacts>>,
     revisions: watch::Sender<Arc<Revision>>,
 }
 
@@ -114,6 +118,8 @@ struct Batch {
     edits: Vec<(Edit, Reply)>,
     /// Whether what was not pushed is tried again.
     push: bool,
+    /// Whether live facts changed.
+    live: bool,
 }
 
 impl Batch {
@@ -122,6 +128,7 @@ impl Batch {
             trigger,
             edits: Vec::new(),
             push: trigger == "start",
+            live: false,
         }
     }
 }
@@ -172,6 +179,7 @@ impl Writer {
             problems: Problems::default(),
             repacking: Arc::default(),
             indexed: false,
+            live: None,
             source,
             state_repository,
             settings,
@@ -197,6 +205,13 @@ impl Writer {
             unpushed: self.lacking(),
             ..Revision::default()
         }));
+    }
+
+    /// Places by live facts as well.
+    #[must_use]
+    pub fn with_live_facts(mut self, live: Arc<LiveFacts>) -> Self {
+        self.live = Some(live);
+        self
     }
 
     /// This hub's epoch.
@@ -228,6 +243,12 @@ impl Writer {
                 batch.trigger = "poll";
                 batch.push = true;
                 self.problems.fetching = fetched.err();
+            }
+            Wake::Live => {
+                batch.live = true;
+                if batch.edits.is_empty() {
+                    batch.trigger = "live";
+                }
             }
             Wake::Pushed(pushed) => batch.push |= self.note_pushed(pushed),
             Wake::Edit(edit, reply) => {
@@ -268,7 +289,7 @@ impl Writer {
         registration::approve_stated(&mut registrations, &self.snapshot.clusters);
         let edited = !batch.edits.is_empty();
         let answers = self.edit(batch.edits, &mut registrations);
-        let accepted = if moved || !self.indexed || registrations != self.state.registrations {
+        let accepted = if moved || batch.live || !self.indexed || registrations != self.state.registrations {
             self.indexed = true;
             let outcome = self.compute(registrations, &mut phases);
             self.accept(outcome, batch.trigger, edited, &phases, now)
@@ -332,7 +353,8 @@ impl Writer {
 
     fn compute(&mut self, registrations: Registrations, phases: &mut Phases) -> Outcome {
         let begun = Instant::now();
-        let fleet = self.fleets.follow(&registrations, &self.snapshot, &self.state);
+        let mut fleet = self.fleets.follow(&registrations, &self.snapshot, &self.state);
+        self.add_live_facts(&mut fleet, &registrations);
         let inputs = Inputs {
             snapshot: &self.snapshot,
             fleet: &fleet,
@@ -346,6 +368,20 @@ impl Writer {
         outcome.diagnostics.sort();
         phases.compute = begun.elapsed();
         outcome
+    }
+
+    /// The one place where live facts enter a run. Asks agents, for a moment, when replicas wait for room.
+    fn add_live_facts(&self, fleet: &mut FleetResult, registrations: &Registrations) {
+        let Some(live) = &self.live else { return };
+        fleet.fleet.live = live.standings(registrations);
+        let questions = pipeline::questions(&Inputs {
+            snapshot: &self.snapshot,
+            fleet,
+            previous: &self.state,
+            settings: self.settings.render,
+            fan_out: self.state.fan_out,
+        });
+        live.ask(&questions, &mut fleet.fleet);
     }
 
     /// Writes and publishes an outcome. A state that changes no byte is no commit.

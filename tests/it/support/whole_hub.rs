@@ -63,6 +63,7 @@ pub(crate) fn config(source: &GitRepo, home: &TempDir) -> HubConfig {
         render: RenderSettings::default(),
         cluster_fan_out: None,
         certificate_lifetime: DEFAULT_LIFETIME,
+        unready_grace: Duration::from_secs(90),
     }
 }
 

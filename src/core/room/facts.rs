@@ -1,0 +1,164 @@
+//! What a node or a pod says about room: the few fields of core/v1 that count, everything else is dropped while it is read.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Requests;
+use crate::core::quantity::Quantity;
+
+/// A node.
+#[derive(Debug, Deserialize)]
+pub struct NodeFacts {
+    metadata: Name,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Debug, Deserialize)]
+struct Name {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    unschedulable: bool,
+    taints: Vec<NodeTaint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeTaint {
+    effect: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    allocatable: BTreeMap<String, String>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl NodeFacts {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    /// Ready, not cordoned, and without a taint that keeps pods out.
+    pub fn takes_pods(&self) -> bool {
+        let is_ready = |condition: &Condition| condition.kind == "Ready" && condition.status == "True";
+        let keeps_out = |taint: &NodeTaint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+        self.status.conditions.iter().any(is_ready) && !self.spec.unschedulable && !self.spec.taints.iter().any(keeps_out)
+    }
+
+    /// What it offers to pods.
+    pub fn allocatable(&self) -> Requests {
+        quantities(&self.status.allocatable)
+    }
+}
+
+/// A pod.
+#[derive(Debug, Deserialize)]
+pub struct PodFacts {
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: String,
+    containers: Vec<Container>,
+    init_containers: Vec<Container>,
+    overhead: BTreeMap<String, String>,
+    resources: Resources,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    resources: Resources,
+    restart_policy: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    requests: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: String,
+}
+
+impl PodFacts {
+    /// The node that it is on.
+    pub fn node(&self) -> Option<&str> {
+        Some(self.spec.node_name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Whether it gave back what it took.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// What it requests, as Kubernetes' scheduler counts: containers and sidecars add up, each other init container runs beside the sidecars
+    /// before it, requests of the pod as a whole outrank both, overhead comes on top.
+    pub fn requests(&self) -> Requests {
+        let mut sum = Requests::new();
+        for container in &self.spec.containers {
+            add(&mut sum, &quantities(&container.resources.requests));
+        }
+        let (mut sidecars, mut peak) = (Requests::new(), Requests::new());
+        for container in &self.spec.init_containers {
+            let mut own = quantities(&container.resources.requests);
+            if container.restart_policy == "Always" {
+                add(&mut sidecars, &own);
+                continue;
+            }
+            add(&mut own, &sidecars);
+            raise(&mut peak, &own);
+        }
+        add(&mut sum, &sidecars);
+        raise(&mut sum, &peak);
+        sum.extend(quantities(&self.spec.resources.requests));
+        add(&mut sum, &quantities(&self.spec.overhead));
+        sum
+    }
+}
+
+/// What cannot be read counts as nothing: an API server lets no such thing in.
+fn quantities(texts: &BTreeMap<String, String>) -> Requests {
+    let read = texts
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), Quantity::parse(text)?)));
+    read.collect()
+}
+
+fn add(sum: &mut Requests, more: &Requests) {
+    for (name, amount) in more {
+        let of = sum.entry(name.clone()).or_default();
+        *of = *of + *amount;
+    }
+}
+
+fn raise(to: &mut Requests, least: &Requests) {
+    for (name, amount) in least {
+        let of = to.entry(name.clone()).or_default();
+        *of = (*amount).max(*of);
+    }
+}
