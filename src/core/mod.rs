@@ -3,6 +3,7 @@
 pub mod access;
 pub mod api;
 pub mod apply;
+pub mod conceal;
 pub mod diagnostic;
 pub mod ids;
 pub mod index;
@@ -21,4 +22,5 @@ pub mod status;
 pub mod taint;
 pub mod text;
 pub mod tree;
+pub mod why;
 pub mod yaml;
