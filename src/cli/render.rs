@@ -71,9 +71,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
             objects(&written),
             check::summary(&outcome.diagnostics)
         ));
-        if let Some(directory) = &args.out {
-            out.note(&format!("next: git diff --no-index OLD {}", directory.display()));
-        }
+        out.note(&match &args.out {
+            Some(directory) => format!("next: git diff --no-index OLD {}", directory.display()),
+            None => "next: add --out DIR for the state branch's whole tree".to_owned(),
+        });
     }
     Ok(code)
 }

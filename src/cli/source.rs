@@ -50,10 +50,15 @@ pub(super) fn open(text: &str, path: &str) -> Result<(FileTree, Contents), CliEr
             "for example: branchline check . or branchline check repo@main",
         ));
     };
+    open_commit(repository, revision, path)
+}
+
+/// Opens a commit of a repository.
+pub(super) fn open_commit(repository: &str, revision: &str, path: &str) -> Result<(FileTree, Contents), CliError> {
     let failed = |error| {
         CliError::usage(
-            format!("cannot read {text}"),
-            "name a folder, or a repository and a revision as repo@rev",
+            format!("cannot read {repository}@{revision}"),
+            "name a repository's top folder and a revision of it",
         )
         .because(error)
     };

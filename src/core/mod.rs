@@ -6,6 +6,7 @@ pub mod apply;
 pub mod conceal;
 pub mod diagnostic;
 pub mod ids;
+pub mod impact;
 pub mod index;
 pub mod node_labels;
 pub mod object;
