@@ -264,7 +264,11 @@ fn next(answer: &Answer, cluster: &Cluster, args: &Args) -> String {
         (None, _) if answer.subscriptions.is_empty() => format!("add {object} to the feeds of a Subscription"),
         (None, _) => format!("change what the Subscription asks for, or the labels of {}", cluster.name),
         (Some(_), None) => format!("branchline why {} {object} FIELD", cluster.name),
-        (Some(_), Some(_)) => "change the last line above, then: branchline plan HEAD".to_owned(),
+        (Some(delivery), Some(_)) => {
+            let last = delivery.fields.iter().flat_map(|chain| &chain.steps).last();
+            let last = last.map(|step| format!("edit {}, then: ", at(&step.place)));
+            format!("{}branchline plan", last.unwrap_or_default())
+        }
     }
 }
 

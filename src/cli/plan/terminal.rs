@@ -3,7 +3,7 @@
 use super::{Args, Plan, delivered_by, share, some_names, texts, totals};
 use crate::cli::CliError;
 use crate::cli::output::{Output, count, table};
-use crate::core::impact::{Change, Impact};
+use crate::core::impact::{Action, Change, Impact};
 use crate::core::text::printable;
 
 /// Prints the result to stdout and what stands beside it to stderr.
@@ -43,15 +43,13 @@ fn print_summary(plan: &Plan, out: &mut Output) {
             let rows = changes.iter().map(|change| row(plan, change)).collect();
             let listed = table(&["ACTION", "OBJECT", "SUBSCRIPTION", "CLUSTERS"], rows);
             out.text(&format!("\n{title}:\n{listed}"));
+            if changes
+                .iter()
+                .any(|change| change.action == Action::Delete && change.is_protected())
+            {
+                out.line("agents do not delete Namespaces, CustomResourceDefinitions and PersistentVolumeClaims: they stay and are reported");
+            }
         }
-    }
-    if plan
-        .impact
-        .changes
-        .iter()
-        .any(|change| change.action == crate::core::impact::Action::Delete && change.is_protected())
-    {
-        out.line("Namespaces, CustomResourceDefinitions and PersistentVolumeClaims are not deleted by agents: they stay and are reported.");
     }
     print_placement(plan, out);
 }
@@ -134,7 +132,9 @@ pub(super) fn summary(plan: &Plan, impact: &Impact) -> String {
 
 fn next(plan: &Plan, args: &Args) -> String {
     let flags = flags(args);
-    match (&plan.only, plan.impact.changes.first()) {
+    let changes = &plan.impact.changes;
+    let stays = changes.iter().find(|change| change.after.is_some());
+    match (&plan.only, changes.first()) {
         (None, Some(change)) => {
             let cluster = change
                 .clusters
@@ -143,7 +143,8 @@ fn next(plan: &Plan, args: &Args) -> String {
                 .unwrap_or_default();
             format!("branchline plan {}{flags} --cluster {cluster}", args.range)
         }
-        (Some(cluster), Some(change)) => {
+        (Some(cluster), Some(first)) => {
+            let change = stays.unwrap_or(first);
             let kind = change.object.kind.to_ascii_lowercase();
             let namespace = change.object.namespace.as_ref().map(|namespace| format!(" -n {namespace}"));
             let namespace = namespace.unwrap_or_default();

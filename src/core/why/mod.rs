@@ -326,7 +326,7 @@ fn word(explanation: Option<&Explanation>, bound: bool) -> &'static str {
     }
 }
 
-/// The explanation line by line, less the lines about subscribers: those have places of their own.
+/// The explanation line by line, less the lines about subscribers: those have places of their own in the answer.
 fn sentences(explanation: Option<&Explanation>, cluster: &Cluster, bound: bool) -> Vec<String> {
     let text = match (explanation, bound) {
         (Some(explanation), _) => explanation.to_string(),
@@ -336,10 +336,14 @@ fn sentences(explanation: Option<&Explanation>, cluster: &Cluster, bound: bool) 
             format!("{} was not chosen: {sentence}", cluster.binding())
         }
     };
-    text.lines()
-        .filter(|line| !line.starts_with("subscribers/"))
-        .map(str::to_owned)
-        .collect()
+    let excluded = matches!(
+        explanation.map(|explanation| explanation.outcome),
+        Some(schedule::Outcome::Excluded(_))
+    );
+    // That an excluded cluster gets nothing goes without saying, unless it is about room.
+    let says_more =
+        |line: &&str| !line.starts_with("subscribers/") && (!excluded || !line.starts_with("it gets 0 ") || line.contains(';'));
+    text.lines().filter(says_more).map(str::to_owned).collect()
 }
 
 fn asking(placed: &Placed, explanation: Option<&Explanation>) -> Vec<Asking> {
