@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
 
 /// Whether a path is that of a final object in this directory of a Description.
 fn is_in(path: &str, directory: &str) -> bool {
-    path.starts_with("clusters/") && path.split('/').nth(3) == Some(directory)
+    path.starts_with("clusters/") && path.rsplit('/').nth(1) == Some(directory)
 }
 
 /// How many final objects there are, for example `3 manifests and 1 release`.
