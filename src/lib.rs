@@ -25,6 +25,9 @@
 //! - [`hub::live_facts`] brings readiness and room into the next run, asks agents for the latter ([`core::room`] is what they answer by), and
 //!   wakes the writer when a placement depends on what changed.
 //!
+//! Offline, [`core::why`] asks the same functions again and follows a field from its source line to a cluster, and [`core::impact`] compares two
+//! states: what a push would do. [`core::conceal`] keeps the values of Secrets out of both.
+//!
 //! [`sandbox`] is an API server in memory behind the same [`kubeapi`] front; `branchline demo` runs agents against it. [`cli`] has one
 //! command per file and is the only place that knows all of the above.
 //!

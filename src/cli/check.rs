@@ -4,14 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::core::diagnostic::Diagnostic;
-use crate::core::index::{Reading, Snapshot};
 use crate::core::pipeline::{self, Inputs};
 use crate::core::render::RenderSettings;
-use crate::core::schedule::Cluster;
-use crate::core::state::ClusterRecord;
 
 use super::output::{Output, count};
-use super::source::Clusters;
 use super::{CliError, source};
 
 /// Arguments of `branchline check`.
@@ -51,7 +47,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let (snapshot, diagnostics) = source::index(&files, &contents)?;
     let clusters = match &args.clusters {
         Some(path) => source::read_clusters(path)?,
-        None => clusters_of(&snapshot),
+        None => source::clusters_of(&[&snapshot]),
     };
     let (previous, _) = source::read_previous(args.previous.as_deref())?;
     let no_fleet = clusters.records.is_empty();
@@ -95,27 +91,6 @@ const NEEDS_CLUSTERS: [&str; 4] = [
     "replicas-do-not-fit",
     "too-few-clusters",
 ];
-
-/// The clusters that `hub/` defines.
-fn clusters_of(snapshot: &Snapshot) -> Clusters {
-    let valid = snapshot.clusters.values().filter_map(Reading::valid);
-    let cluster = |known: &crate::core::index::ClusterDefinition| {
-        Cluster::new(
-            &known.name,
-            known.namespace.as_deref(),
-            known.cluster_id.clone(),
-            known.labels.clone(),
-        )
-    };
-    let records = valid.map(|known| ClusterRecord {
-        cluster: cluster(known).into(),
-        cluster_type: String::new(),
-    });
-    Clusters {
-        records: records.collect(),
-        ..Clusters::default()
-    }
-}
 
 /// Prints diagnostics and gives the exit code that they mean.
 pub(super) fn report(diagnostics: &[Diagnostic], format: Format, out: &mut Output) -> ExitCode {

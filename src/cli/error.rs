@@ -40,6 +40,13 @@ impl CliError {
         self
     }
 
+    /// The same error with another exit code, for commands that give 1 a meaning of its own.
+    #[must_use]
+    pub fn exiting(mut self, exit_code: u8) -> Self {
+        self.exit_code = exit_code;
+        self
+    }
+
     /// The exit code.
     pub const fn exit_code(&self) -> u8 {
         self.exit_code

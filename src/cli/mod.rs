@@ -9,10 +9,12 @@ mod error;
 mod hub;
 mod logging;
 mod output;
+mod plan;
 mod render;
 mod source;
 mod status;
 mod token;
+mod why;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -39,6 +41,10 @@ enum Command {
     Render(render::Args),
     /// Checks a source folder or commit and prints its diagnostics
     Check(check::Args),
+    /// Shows what a push would do to the fleet
+    Plan(plan::Args),
+    /// Explains an object in a cluster: which override set which field, and why the cluster was chosen
+    Why(why::Args),
     /// Runs a whole fleet in one process, to try everything out
     Demo(demo::Args),
     /// Runs the hub
@@ -83,6 +89,8 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
     match command {
         Command::Render(args) => render::run(&args, out),
         Command::Check(args) => check::run(&args, out),
+        Command::Plan(args) => plan::run(&args, out),
+        Command::Why(args) => why::run(&args, out),
         Command::Demo(args) => demo::run(&args, out),
         Command::Hub(args) => hub::run(args, out),
         Command::Agent(args) => agent::run(*args),

@@ -11,6 +11,7 @@ use super::CliError;
 #[derive(Debug)]
 pub(super) struct Output {
     colours: bool,
+    result_colours: bool,
 }
 
 impl Output {
@@ -19,6 +20,7 @@ impl Output {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Output {
             colours: wanted && io::stderr().is_terminal(),
+            result_colours: wanted && io::stdout().is_terminal(),
         }
     }
 
@@ -30,6 +32,21 @@ impl Output {
     /// Text of the result as it is.
     pub(super) fn text(&mut self, text: &str) {
         let _ = io::stdout().write_all(text.as_bytes());
+    }
+
+    /// A unified diff as a result.
+    pub(super) fn diff(&mut self, text: &str) {
+        if !self.result_colours {
+            return self.text(text);
+        }
+        for line in text.lines() {
+            match line.chars().next() {
+                Some('+') => self.line(&format!("\x1b[32m{line}\x1b[0m")),
+                Some('-') => self.line(&format!("\x1b[31m{line}\x1b[0m")),
+                Some('@') => self.line(&format!("\x1b[36m{line}\x1b[0m")),
+                _ => self.line(line),
+            }
+        }
     }
 
     /// A remark beside the result.

@@ -71,16 +71,17 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
             objects(&written),
             check::summary(&outcome.diagnostics)
         ));
-        if let Some(directory) = &args.out {
-            out.note(&format!("next: git diff --no-index OLD {}", directory.display()));
-        }
+        out.note(&match &args.out {
+            Some(directory) => format!("next: git diff --no-index OLD {}", directory.display()),
+            None => "next: add --out DIR for the state branch's whole tree".to_owned(),
+        });
     }
     Ok(code)
 }
 
 /// Whether a path is that of a final object in this directory of a Description.
 fn is_in(path: &str, directory: &str) -> bool {
-    path.starts_with("clusters/") && path.split('/').nth(3) == Some(directory)
+    path.starts_with("clusters/") && path.rsplit('/').nth(1) == Some(directory)
 }
 
 /// How many final objects there are, for example `3 manifests and 1 release`.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{self, Format, IGNORE_FILE, ParseCache, Snapshot};
+use crate::core::index::{self, Format, IGNORE_FILE, ParseCache, Reading, Snapshot};
 use crate::core::object::Object;
 use crate::core::pipeline::{self, FleetResult, Inputs, Memory, Outcome};
 use crate::core::quantity::Quantity;
+use crate::core::registration;
 use crate::core::render::RenderSettings;
 use crate::core::schedule::{Cluster, Live};
 use crate::core::state::{self, ClusterRecord, State};
@@ -49,10 +50,15 @@ pub(super) fn open(text: &str, path: &str) -> Result<(FileTree, Contents), CliEr
             "for example: branchline check . or branchline check repo@main",
         ));
     };
+    open_commit(repository, revision, path)
+}
+
+/// Opens a commit of a repository.
+pub(super) fn open_commit(repository: &str, revision: &str, path: &str) -> Result<(FileTree, Contents), CliError> {
     let failed = |error| {
         CliError::usage(
-            format!("cannot read {text}"),
-            "name a folder, or a repository and a revision as repo@rev",
+            format!("cannot read {repository}@{revision}"),
+            "name a repository's top folder and a revision of it",
         )
         .because(error)
     };
@@ -140,12 +146,51 @@ pub(super) fn index(files: &FileTree, contents: &Contents) -> Result<(Snapshot, 
 }
 
 /// ManagedClusters as a file states them.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Clusters {
     /// Durable facts.
     pub(super) records: Vec<ClusterRecord>,
     /// What their status says, by dedicated namespace.
     pub(super) live: BTreeMap<Arc<str>, Live>,
+}
+
+/// The fleet of a command that can do without `--clusters`: the file's clusters, else those of the previous state, else those that `hub/` defines.
+pub(super) fn fleet(file: Option<&Path>, previous: &State, snapshots: &[&Snapshot]) -> Result<Clusters, CliError> {
+    if let Some(file) = file {
+        return read_clusters(file);
+    }
+    let registered = match registration::approved(&previous.registrations) {
+        records if records.is_empty() => previous
+            .managed_clusters
+            .values()
+            .map(|record| ClusterRecord::clone(record))
+            .collect(),
+        records => records,
+    };
+    if registered.is_empty() {
+        return Ok(clusters_of(snapshots));
+    }
+    Ok(Clusters {
+        records: registered,
+        ..Clusters::default()
+    })
+}
+
+/// The clusters that `hub/` defines, in the first snapshot that does. Their labels and taints come from each snapshot itself.
+pub(super) fn clusters_of(snapshots: &[&Snapshot]) -> Clusters {
+    let mut records: BTreeMap<&str, ClusterRecord> = BTreeMap::new();
+    let defined = snapshots.iter().flat_map(|snapshot| snapshot.clusters.values());
+    for known in defined.filter_map(Reading::valid) {
+        let (id, labels) = (known.cluster_id.clone(), BTreeMap::new());
+        records.entry(&known.name).or_insert_with(|| ClusterRecord {
+            cluster: Cluster::new(&known.name, known.namespace.as_deref(), id, labels).into(),
+            cluster_type: String::new(),
+        });
+    }
+    Clusters {
+        records: records.into_values().collect(),
+        ..Clusters::default()
+    }
 }
 
 /// Reads ManagedClusters from a YAML file.

@@ -3,8 +3,10 @@
 pub mod access;
 pub mod api;
 pub mod apply;
+pub mod conceal;
 pub mod diagnostic;
 pub mod ids;
+pub mod impact;
 pub mod index;
 pub mod node_labels;
 pub mod object;
@@ -21,4 +23,5 @@ pub mod status;
 pub mod taint;
 pub mod text;
 pub mod tree;
+pub mod why;
 pub mod yaml;

@@ -20,6 +20,7 @@ mod harness;
 mod hub;
 mod hub_repositories;
 mod kubectl;
+mod plan;
 mod port;
 mod registration;
 mod remote;
@@ -29,7 +30,9 @@ mod sandbox_conformance;
 mod server_side_apply;
 mod source;
 mod support;
+mod tour;
 mod tunnel;
+mod why;
 mod yaml;
 
 /// A file that no `mod` names is never compiled, and its tests never run.

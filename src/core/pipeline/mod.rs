@@ -11,6 +11,7 @@ mod fleet;
 mod memory;
 mod overrides;
 mod placing;
+mod recipe;
 
 use std::collections::BTreeSet;
 
@@ -26,6 +27,7 @@ pub use fleet::{FleetFollower, FleetResult, derive as derive_fleet};
 pub use memory::Memory;
 pub use overrides::nearest;
 pub use placing::{Placed, verify};
+pub use recipe::{Recipe, explain_cluster, recipes};
 
 /// What a run starts from.
 pub struct Inputs<'a> {

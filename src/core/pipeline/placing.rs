@@ -17,7 +17,7 @@ pub struct Placed {
     /// Namespace and name.
     pub key: (String, String),
     /// Its directory below `clusters/<ns>/`.
-    pub(super) directory: String,
+    pub directory: String,
     /// What it says; `None` where it is held whole.
     pub subscription: Option<Arc<Subscription>>,
     /// What its feeds ask for, in their order.
@@ -114,7 +114,7 @@ fn hold_undefined(inputs: &Inputs<'_>, placed: &mut Vec<Placed>, findings: &mut 
     }
 }
 
-fn previous(previous: &State, key: &(String, String)) -> Arc<Bindings> {
+pub(super) fn previous(previous: &State, key: &(String, String)) -> Arc<Bindings> {
     let state = previous.subscriptions.get(key);
     state.map(|state| state.bindings.clone()).unwrap_or_default()
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Cluster, Fleet, Placement, Request, dynamic, filter, score, settle};
+use crate::core::index::Strategy;
 use crate::core::taint::{Effect, Taint};
 
 /// What became of one cluster.
@@ -90,7 +91,7 @@ impl Reason {
     }
 
     /// A sentence for people.
-    const fn sentence(self) -> &'static str {
+    pub const fn sentence(self) -> &'static str {
         match self {
             Reason::LabelsDoNotMatch => "no subscriber's clusterAffinity matches its labels",
             Reason::TaintNotTolerated => "it has a taint that the Subscription does not tolerate",
@@ -187,7 +188,9 @@ fn shares(request: &Request<'_>, placement: &Placement, cluster: &Cluster) -> Ve
             .capacity
             .get(key)
             .and_then(|fits| fits.get(&cluster.namespace));
-        let fits = used.copied().or_else(|| dynamic::fits(request, key, workload, cluster));
+        let divides_by_room = matches!(request.subscription.strategy, Strategy::Dynamic(_));
+        let estimate = || dynamic::fits(request, key, workload, cluster).filter(|_| divides_by_room);
+        let fits = used.copied().or_else(estimate);
         (key.clone(), share.copied().unwrap_or(0), fits)
     });
     explained.collect()

@@ -223,6 +223,11 @@ impl State {
         self.provenance.get(cluster)?.descriptions.get(directory)
     }
 
+    /// The path of `clusters/<ns>` with the directories above it.
+    pub fn cluster_path(&self, cluster: &str) -> String {
+        format!("clusters/{}{cluster}", tree::above(self.fan_out, cluster))
+    }
+
     /// The tree id of `clusters/<ns>/`: the cluster's desired state.
     pub fn cluster_tree(&self, cluster: &str) -> ObjectId {
         self.clusters.get(cluster).map_or(ObjectId::EMPTY_TREE, |state| state.id())

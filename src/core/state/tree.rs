@@ -213,7 +213,7 @@ fn shard_of(key: &str) -> String {
 }
 
 /// The directories above an entry keyed by cluster, each with its slash.
-fn above(fan_out: u8, key: &str) -> String {
+pub(super) fn above(fan_out: u8, key: &str) -> String {
     let shard = match fan_out {
         0 => String::new(),
         _ => shard_of(key),
