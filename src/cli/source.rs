@@ -58,7 +58,7 @@ pub(super) fn open_commit(repository: &str, revision: &str, path: &str) -> Resul
     let failed = |error| {
         CliError::usage(
             format!("cannot read {repository}@{revision}"),
-            "name a repository's top folder and a revision of it",
+            "name a repository's top folder and a revision of it, as in repo@rev",
         )
         .because(error)
     };

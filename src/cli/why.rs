@@ -260,6 +260,9 @@ fn show(value: Option<&Value>) -> String {
 
 fn next(answer: &Answer, cluster: &Cluster, args: &Args) -> String {
     let object = name_object(&answer.object);
+    if answer.diagnostics.iter().any(Diagnostic::is_error) {
+        return format!("correct the errors above, then: branchline check {}", args.source);
+    }
     match (&answer.delivery, &args.field) {
         (None, _) if answer.subscriptions.is_empty() => format!("add {object} to the feeds of a Subscription"),
         (None, _) => format!("change what the Subscription asks for, or the labels of {}", cluster.name),

@@ -90,7 +90,8 @@ fn an_object_that_is_held_is_told_so_and_the_exit_code_is_1() {
     for part in [
         "held: the last result stays",
         "now: \"guten Tag\"",
-        "shop/overrides.yaml:23: error:",
+        "next: correct the errors above",
+        "shop/overrides.yaml:25: error: Localization.apps.clusternet.io clusternet-berlin/greeting",
         "entry \"greeting\" (0)",
     ] {
         assert!(said.contains(part), "{part}: {said}");

@@ -5,11 +5,13 @@ mod chain;
 mod lookup;
 mod query;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::core::api::APPS_GROUP;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 use crate::core::index::Definition;
@@ -194,6 +196,9 @@ pub fn explain(
             answer
                 .diagnostics
                 .extend(delivered.replay.iter().flat_map(|replay| replay.diagnostics.iter().cloned()));
+            if delivered.standing == Standing::Held {
+                answer.diagnostics.extend(holding(inputs, outcome, placed, recipe, cluster));
+            }
             answer.delivery = Some(delivered.finish(field, texts)?);
         }
     }
@@ -208,6 +213,44 @@ pub fn explain(
 fn about<'o>(outcome: &'o Outcome, object: &ObjectKey) -> impl Iterator<Item = Diagnostic> + 'o {
     let name = object.to_string();
     outcome.diagnostics.iter().filter(move |found| found.object == name).cloned()
+}
+
+/// The errors that may hold an object back: those of its Subscription, of the overrides that are for it or were, and of files that do not parse.
+fn holding<'o>(
+    inputs: &Inputs<'_>,
+    outcome: &'o Outcome,
+    placed: &Placed,
+    recipe: &Recipe,
+    cluster: &Cluster,
+) -> impl Iterator<Item = Diagnostic> + 'o {
+    let named = |kind: &str, namespace: &str, name: &str| {
+        let key = ObjectKey {
+            group: APPS_GROUP.to_owned(),
+            kind: kind.to_owned(),
+            namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+            name: name.to_owned(),
+        };
+        key.to_string()
+    };
+    let broken = inputs.snapshot.broken_overrides.iter();
+    let broken = broken.filter(|broken| broken.feed == recipe.feed.key());
+    let broken = broken.map(|broken| named(broken.kind.as_str(), &broken.namespace, &broken.name));
+    let before = inputs.previous.provenance_of(&cluster.namespace, &placed.directory);
+    let before = before.into_iter().flat_map(|provenance| provenance.of(&recipe.feed));
+    let before = before.map(|applied| named(applied.kind, &applied.namespace, &applied.name));
+    let objects: BTreeSet<String> = [named("Subscription", &placed.key.0, &placed.key.1)]
+        .into_iter()
+        .chain(broken)
+        .chain(before)
+        .collect();
+    let incomplete = inputs.snapshot.incomplete;
+    let holds = move |found: &&Diagnostic| objects.contains(&found.object) || (incomplete && found.object.is_empty());
+    outcome
+        .diagnostics
+        .iter()
+        .filter(|found| found.is_error())
+        .filter(holds)
+        .cloned()
 }
 
 /// A delivered object on its way into the answer.
