@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::impact::{Change, Impact, Side, compare, unified};
 use crate::core::index::Snapshot;
-use crate::core::pipeline::{Outcome, Pending};
+use crate::core::pipeline::{FleetResult, Inputs, Outcome, Pending};
 use crate::core::render::RenderSettings;
 use crate::core::schedule::{Cluster, Fleet};
 use crate::core::state::State;
@@ -117,6 +117,15 @@ impl Plan {
             .map_or_else(|| namespace.to_owned(), |cluster| cluster.name.to_string())
     }
 
+    /// A change that waits, with the cluster's name.
+    fn waits(&self, pending: &Pending) -> String {
+        let named = Pending {
+            cluster: self.name(&pending.cluster),
+            ..pending.clone()
+        };
+        format!("pending: {named}")
+    }
+
     /// The names of clusters in order.
     fn names<'n>(&self, namespaces: impl IntoIterator<Item = &'n str>) -> Vec<String> {
         namespaces.into_iter().map(|namespace| self.name(namespace)).collect()
@@ -160,8 +169,8 @@ struct Indexed {
 
 fn make(args: &Args) -> Result<Plan, CliError> {
     let (base, head) = sides(&args.range)?;
-    let before = index(source::open_commit(&args.source, base, &args.path)?)?;
-    let after = index(match head {
+    let mut before = index(source::open_commit(&args.source, base, &args.path)?)?;
+    let mut after = index(match head {
         Some(head) => source::open_commit(&args.source, head, &args.path)?,
         None => source::open(&args.source, &args.path)?,
     })?;
@@ -170,9 +179,22 @@ fn make(args: &Args) -> Result<Plan, CliError> {
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (was, _) = side(before, clusters.clone(), &previous, settings);
-    let (will, fleet) = side(after, clusters, &was.state, settings);
-    let only = args.cluster.as_deref().map(|name| cluster_named(&fleet, name).cloned());
+    let registered = clusters.records.clone();
+    let (was, _) = side(&mut before, clusters.clone(), &previous, settings);
+    let (mut will, fleet) = side(&mut after, clusters, &was.state, settings);
+    let log = match head {
+        Some(head) => source::log_of(&args.source, head, &args.path),
+        None => source::log(&args.source, &args.path),
+    };
+    let inputs = Inputs {
+        snapshot: &after.snapshot,
+        fleet: &fleet,
+        previous: &was.state,
+        settings,
+        fan_out: was.state.fan_out,
+    };
+    source::date(&mut will, &inputs, &registered, log)?;
+    let only = args.cluster.as_deref().map(|name| cluster_named(&fleet.fleet, name).cloned());
     let only = only
         .transpose()
         .map_err(|error| CliError::usage(error.to_string(), error.hint()))?;
@@ -190,7 +212,7 @@ fn make(args: &Args) -> Result<Plan, CliError> {
         held,
         pending: will.pending.into_iter().filter(concerns).collect(),
         only,
-        fleet,
+        fleet: fleet.fleet,
         state: will.state,
         findings,
         settled,
@@ -219,9 +241,9 @@ fn index((files, contents): (crate::core::tree::FileTree, Contents)) -> Result<I
     Ok(Indexed { snapshot, diagnostics })
 }
 
-fn side(indexed: Indexed, clusters: Clusters, previous: &State, settings: RenderSettings) -> (Outcome, Fleet) {
-    let (outcome, fleet) = source::run(&indexed.snapshot, indexed.diagnostics, clusters, previous, settings);
-    (outcome, fleet.fleet)
+fn side(indexed: &mut Indexed, clusters: Clusters, previous: &State, settings: RenderSettings) -> (Outcome, FleetResult) {
+    let diagnostics = std::mem::take(&mut indexed.diagnostics);
+    source::run(&indexed.snapshot, diagnostics, clusters, previous, settings)
 }
 
 /// The findings that only the later side has, and how many only the earlier one had. A finding that moved to another line is the same.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::core::pipeline::Inputs;
 use crate::core::render::{MANIFESTS, RELEASES, RenderSettings};
 use crate::core::state::{self, Leaf, State};
 
@@ -51,7 +52,16 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (outcome, _) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let registered = clusters.records.clone();
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let inputs = Inputs {
+        snapshot: &snapshot,
+        fleet: &fleet,
+        previous: &previous,
+        settings,
+        fan_out: previous.fan_out,
+    };
+    source::date(&mut outcome, &inputs, &registered, source::log(&args.source, &args.path))?;
     let written = load_all(&outcome.state, previous_contents.as_ref())?;
     match &args.out {
         Some(directory) => write_all(directory, &written)?,
@@ -59,10 +69,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     }
     let code = check::report(&outcome.diagnostics, args.output, out);
     for pending in &outcome.pending {
-        out.note(&format!(
-            "pending in {}: {} of Subscription {} (ApplyLater)",
-            pending.cluster, pending.feed, pending.subscription
-        ));
+        out.note(&format!("pending: {pending}"));
     }
     if args.output == Format::Text {
         let clusters = count(outcome.state.managed_clusters.len(), "cluster");

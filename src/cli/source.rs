@@ -16,7 +16,7 @@ use crate::core::schedule::{Cluster, Live};
 use crate::core::state::{self, ClusterRecord, State};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
-use crate::git::Repo;
+use crate::git::{Log, Repo};
 
 use super::CliError;
 
@@ -66,6 +66,35 @@ pub(super) fn open_commit(repository: &str, revision: &str, path: &str) -> Resul
     let commit = repo.rev_parse(revision).map_err(failed)?;
     let files = repo.files(commit, path).map_err(failed)?;
     Ok((files, Contents::Repository(repo.contents().map_err(failed)?)))
+}
+
+/// The log of a source for [`pipeline::date`]: of the revision, or of what a folder's repository has checked out. Nothing where there is no
+/// repository.
+pub(super) fn log(text: &str, path: &str) -> Option<Log> {
+    let (repository, revision) = match Path::new(text).is_dir() {
+        true => (text, "HEAD"),
+        false => text.rsplit_once('@')?,
+    };
+    log_of(repository, revision, path)
+}
+
+/// The log of a revision, likewise.
+pub(super) fn log_of(repository: &str, revision: &str, path: &str) -> Option<Log> {
+    let repo = Repo::open(Path::new(repository)).ok()?;
+    let head = repo.rev_parse(revision).ok()?;
+    repo.log(head, path, Limits::default(), ParseCache::default()).ok()
+}
+
+/// Says of ApplyLater changes since when they wait, as far as the log can tell.
+pub(super) fn date(
+    outcome: &mut Outcome,
+    inputs: &Inputs<'_>,
+    registered: &[ClusterRecord],
+    log: Option<Log>,
+) -> Result<(), CliError> {
+    let unreadable = |error| CliError::failed("cannot read the source's log", "run git fsck").because(error);
+    let log = log.into_iter().flatten();
+    pipeline::date(&mut outcome.pending, inputs, &outcome.placed, registered, log).map_err(unreadable)
 }
 
 fn read_folder(folder: &Path) -> Result<(FileTree, Contents), CliError> {

@@ -92,7 +92,7 @@ fn print(status: &Value, diagnostics: &[Diagnostic], problems: &[&str], out: &mu
     });
     out.text(&table(&["NAME", "NAMESPACE", "AGENT", "STATE", "DESIRED"], rows.collect()));
     for pending in status["pending"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        out.line(&format!("pending (ApplyLater): {pending}"));
+        out.line(&format!("pending: {pending}"));
     }
     problems.iter().for_each(|problem| out.line(&format!("problem: {problem}")));
     out.diagnostics(diagnostics);

@@ -69,7 +69,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let settings = RenderSettings {
         allow_plain_secrets: args.allow_plain_secrets,
     };
-    let (outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let registered = clusters.records.clone();
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
     let inputs = Inputs {
         snapshot: &snapshot,
         fleet: &fleet,
@@ -83,6 +84,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
         previous: previous_contents.as_ref(),
     };
     let cluster = why::cluster_named(&fleet.fleet, &args.cluster).map_err(unknown)?;
+    outcome.pending.retain(|pending| *pending.cluster == *cluster.namespace);
+    source::date(&mut outcome, &inputs, &registered, source::log(&args.source, &args.path))?;
     let object = why::object_named(&inputs, &outcome, cluster, &asked).map_err(unknown)?;
     let field = args.field.as_deref().map(why::field_pointer);
     let answer = why::explain(&inputs, &outcome, cluster, &object, field.as_deref(), &texts).map_err(unknown)?;
@@ -190,8 +193,9 @@ fn describe_delivery(delivery: &Delivery, lines: &mut Vec<String>) {
     lines.push(match delivery.standing {
         Standing::Current => format!("delivered as {}", delivery.path),
         Standing::Pending => format!(
-            "delivered as {}; what ApplyLater overrides set waits for the next change",
-            delivery.path
+            "delivered as {}; what ApplyLater overrides set waits for the next change{}",
+            delivery.path,
+            delivery.since.as_ref().map(|since| format!(", {since}")).unwrap_or_default()
         ),
         Standing::Held => format!("held: the last result stays at {}", delivery.path),
     });

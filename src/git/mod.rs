@@ -1,6 +1,7 @@
 //! Git: reading commits from the object database, writing the state branch, and the `git` program for everything that touches a network.
 //! Decides nothing about content; never checks anything out.
 
+mod log;
 mod program;
 mod read;
 mod url;
@@ -12,6 +13,7 @@ use git2::{Oid, Repository};
 
 use crate::core::ids::ObjectId;
 
+pub use log::Log;
 pub use program::{Git, GitError};
 pub use read::Contents;
 pub use url::{InvalidUrl, RepositoryUrl};

@@ -27,7 +27,7 @@ impl Repo {
         Ok(files)
     }
 
-    fn tree_at(&self, repository: &Repository, commit: ObjectId, path: &str) -> Result<Oid, RepoError> {
+    pub(super) fn tree_at(&self, repository: &Repository, commit: ObjectId, path: &str) -> Result<Oid, RepoError> {
         let doing = || format!("read commit {commit}");
         let found = repository.find_commit(oid(commit)).map_err(RepoError::git(doing()))?;
         let tree = found.tree().map_err(RepoError::git(doing()))?;

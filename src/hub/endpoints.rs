@@ -312,7 +312,7 @@ impl Endpoints {
         json!({
             "commit": revision.commit, "source": revision.source, "epoch": revision.epoch, "generation": revision.generation,
             "problems": *revision.problems, "unpushed": revision.unpushed, "diagnostics": *revision.diagnostics,
-            "pending": revision.pending.iter().map(|p| format!("{} in {} (Subscription {})", p.feed, p.cluster, p.subscription)).collect::<Vec<_>>(),
+            "pending": revision.pending.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "clusters": clusters.collect::<Vec<_>>(),
         })
     }

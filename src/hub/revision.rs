@@ -29,7 +29,7 @@ pub struct Revision {
     pub snapshot: Arc<Snapshot>,
     /// Findings of the last run.
     pub diagnostics: Arc<Vec<Diagnostic>>,
-    /// ApplyLater changes that wait.
+    /// ApplyLater changes that wait, in their order.
     pub pending: Arc<Vec<Pending>>,
     /// Each cluster's desired tree as agents are offered it, by cluster id. While a commit has to be pushed first, those of one before it.
     pub trees: OrdMap<ClusterId, ObjectId>,
@@ -48,6 +48,14 @@ impl Revision {
     pub fn says_the_same(&self, other: &Revision) -> bool {
         let told = |revision: &Revision| (revision.problems.clone(), revision.stopped.clone(), revision.unpushed.clone());
         self.trees.ptr_eq(&other.trees) && told(self) == told(other)
+    }
+
+    /// What waits in a cluster of a Subscription, `<namespace>/<name>`.
+    pub fn waiting(&self, cluster: &str, subscription: &str) -> &[Pending] {
+        let key = |change: &Pending| (change.cluster.as_str(), change.subscription.as_str()).cmp(&(cluster, subscription));
+        let begin = self.pending.partition_point(|change| key(change).is_lt());
+        let rest = &self.pending[begin..];
+        &rest[..rest.partition_point(|change| key(change).is_eq())]
     }
 
     /// The desired tree of a cluster.

@@ -432,3 +432,41 @@ async fn what_is_in_sync_is_seen_at_a_glance() {
     shows(&hub, (99, "none", "False")).await;
     hub.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_shown_with_its_commit_before_and_after_a_restart() {
+    let (source, home) = (source(), home());
+    let hub = WholeHub::start(config(&source, &home)).await;
+    let token = hub.token(None).await;
+    Candidate::new(1, "east").certificate(&hub, Some(&token)).await;
+    let waits = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Localization\nmetadata: {name: later, namespace: clusternet-east}\nspec:\n  \
+                 overridePolicy: ApplyLater\n  feed: {apiVersion: v1, kind: ConfigMap, name: web, namespace: shop}\n  overrides:\n  \
+                 - {name: a, type: MergePatch, value: '{\"data\":{\"a\":\"2\"}}'}\n";
+    let begun = source.push("later", &[("later.yaml", waits)]);
+    let head = source.push("unrelated", &[("README.md", "hello\n")]);
+    let mut hub = hub;
+    for _ in 0..2 {
+        let status = hub
+            .until("the unrelated commit is read", |status| status["source"] == head.as_str())
+            .await;
+        let pending = status["pending"][0].as_str().unwrap_or_default();
+        let commit = format!("commit {}", &begun[..7]);
+        assert!(pending.contains(&commit), "{status}");
+        for path in [
+            "/apis/apps.clusternet.io/v1alpha1/namespaces/clusternet-east/descriptions/shop.web",
+            "/apis/apps.clusternet.io/v1alpha1/namespaces/shop/subscriptions/web",
+        ] {
+            let object = hub
+                .shown(path, |object| {
+                    object["status"]["conditions"].to_string().contains("ApplyLater")
+                })
+                .await;
+            let conditions = object["status"]["conditions"].as_array().unwrap();
+            let waiting = conditions.iter().find(|condition| condition["type"] == "Pending").unwrap();
+            assert!(waiting["message"].as_str().unwrap().contains(&commit), "{object}");
+        }
+        hub.stop().await;
+        hub = WholeHub::start(config(&source, &home)).await;
+    }
+    hub.stop().await;
+}

@@ -118,7 +118,7 @@ fn a_change_that_waits_is_pending_and_nothing_to_do() {
     assert!(
         output
             .stderr
-            .contains("pending in paris: ConfigMap shop/web of Subscription shop/shop (ApplyLater)"),
+            .contains("pending: ConfigMap shop/web in paris (Subscription shop/shop, ApplyLater, in no commit yet)"),
         "{output:?}"
     );
     assert_eq!(output.code, Some(0));

@@ -130,3 +130,84 @@ fn a_secret_is_explained_without_its_values() {
         "{refused}"
     );
 }
+
+fn later(priority: u32, currency: &str) -> String {
+    format!(
+        "apiVersion: apps.clusternet.io/v1alpha1\nkind: Localization\nmetadata: {{name: later, namespace: clusternet-paris}}\nspec:\n  \
+         overridePolicy: ApplyLater\n  priority: {priority}\n  feed: {{apiVersion: v1, kind: ConfigMap, namespace: shop, name: web}}\n  \
+         overrides:\n  - {{name: later, type: MergePatch, value: '{{\"data\":{{\"currency\":\"{currency}\"}}}}'}}\n"
+    )
+}
+
+#[test]
+fn a_change_that_waits_is_told_with_its_commit() {
+    let tour = Tour::start();
+    let state = tour.scratch("state").display().to_string();
+    tour.run(&["render", ".", "--clusters", "hub/clusters.yaml", "--out", &state])
+        .ok();
+    let since = |source: &str| {
+        let asked = [
+            "why",
+            "paris",
+            "configmap/web",
+            "-n",
+            "shop",
+            "data.currency",
+            "--source",
+            source,
+        ];
+        let mut asked = asked.to_vec();
+        asked.extend(["--previous", &state, "-o", "json"]);
+        json(&tour.run(&asked).ok())["delivery"]["since"].clone()
+    };
+    let of = |commit: &str| {
+        let found = since(&format!(".@{commit}"));
+        (found["commit"].as_str().map(str::to_owned), found["atLeast"].clone())
+    };
+    tour.commit(&[("later.yaml", &later(1, "USD"))]);
+    tour.commit(&[("later.yaml", "# withdrawn\n")]);
+    assert_eq!(since(".@HEAD"), Value::Null, "nothing waits");
+    let begun = tour.commit(&[("later.yaml", &later(1, "USD"))]);
+    assert_eq!(of("HEAD"), (Some(begun.clone()), false.into()));
+    tour.commit(&[("README.md", "1\n")]);
+    tour.commit(&[("later.yaml", &later(2, "CHF"))]);
+    let moved = tour.commit(&[("later.yaml", "# moved\n"), ("other/later.yaml", &later(2, "CHF"))]);
+    assert_eq!(of("HEAD"), (Some(begun.clone()), false.into()), "it never stopped waiting");
+    let text = tour
+        .run(&[
+            "why",
+            "paris",
+            "configmap/web",
+            "-n",
+            "shop",
+            "--source",
+            ".@HEAD",
+            "--previous",
+            &state,
+        ])
+        .ok();
+    assert!(
+        text.contains("waits for the next change, since 20") && text.contains(&format!("commit {}", &begun[..7])),
+        "{text}"
+    );
+    for number in 0..60 {
+        tour.commit(&[("notes.yaml", &format!("# {number}\n"))]);
+    }
+    let (commit, at_least) = of("HEAD");
+    assert_eq!(at_least, true, "the log is followed so far and no further");
+    assert_ne!(commit, Some(moved));
+    std::fs::write(tour.folder().join("later.yaml"), later(1, "USD")).unwrap();
+    tour.run(&[
+        "render",
+        ".",
+        "--clusters",
+        "hub/clusters.yaml",
+        "--out",
+        &state,
+        "--previous",
+        &state,
+    ])
+    .ok();
+    let checked_out = tour.commit(&[("later.yaml", "# withdrawn\n"), ("other/later.yaml", "# withdrawn\n")]);
+    assert_eq!(since(".")["committed"], false, "the folder has what {checked_out} has not");
+}

@@ -61,7 +61,9 @@ fn placement(plan: &Plan) -> Value {
 
 fn pending(plan: &Plan) -> Value {
     let waits = plan.pending.iter();
-    let waits =
-        waits.map(|waits| json!({"cluster": plan.name(&waits.cluster), "subscription": waits.subscription, "feed": waits.feed}));
+    let waits = waits.map(|waits| {
+        let cluster = plan.name(&waits.cluster);
+        json!({"cluster": cluster, "subscription": waits.subscription, "feed": waits.feed, "since": waits.since})
+    });
     waits.collect()
 }

@@ -78,13 +78,7 @@ fn add_findings(plan: &Plan, text: &mut String) {
         .iter()
         .map(|subscription| format!("held: Subscription {subscription} keeps its last result"));
     let pending = plan.pending.iter().take(MOST_SHARES);
-    let pending = pending.map(|waits| {
-        let cluster = plan.name(&waits.cluster);
-        format!(
-            "pending in {cluster}: {} of Subscription {} (ApplyLater)",
-            waits.feed, waits.subscription
-        )
-    });
+    let pending = pending.map(|waits| plan.waits(waits));
     let found = plan.findings.iter().map(ToString::to_string);
     let lines: Vec<String> = held.chain(pending).chain(found).collect();
     if !lines.is_empty() {

@@ -21,11 +21,7 @@ pub(super) fn print(plan: &Plan, args: &Args, out: &mut Output) -> Result<(), Cl
         out.note(&format!("held: Subscription {subscription} keeps its last result"));
     }
     for pending in &plan.pending {
-        let (cluster, feed) = (plan.name(&pending.cluster), &pending.feed);
-        out.note(&printable(&format!(
-            "pending in {cluster}: {feed} of Subscription {} (ApplyLater)",
-            pending.subscription
-        )));
+        out.note(&printable(&plan.waits(pending)));
     }
     out.diagnostics(&plan.findings);
     if plan.settled > 0 {

@@ -57,8 +57,8 @@ impl Format {
 /// Contents that are in memory as text at the same time.
 const PARSED_AT_ONCE: usize = 1_024;
 
-/// Parsed files by content id.
-#[derive(Debug, Default)]
+/// Parsed files by content id. A clone shares them.
+#[derive(Debug, Default, Clone)]
 pub struct ParseCache {
     files: HashMap<(ObjectId, Format), Arc<ParsedFile>>,
 }

@@ -381,13 +381,9 @@ impl<'a> Binder<'a> {
         let rendered = self.memory.renders.render(source, &applying, self.inputs.settings);
         self.class.diagnostics.extend(rendered.diagnostics.iter().cloned());
         let manifest = rendered.manifest.as_ref()?;
-        let now = applying
-            .iter()
-            .filter(|applied| applied.policy == Policy::ApplyNow)
-            .map(|applied| applied.digest);
         let state = FeedState {
             feed: feed.clone(),
-            digest: render::input_digest(feed, source.digest, now),
+            digest: applied_digest(feed, source, &applying),
             path: manifest.path.clone(),
             bundle: None,
         };
@@ -424,7 +420,7 @@ impl<'a> Binder<'a> {
                 .or(claimants.first())
                 .copied()
                 .unwrap_or_default();
-            let winner_name = subscription_name(drafts[winner].placed);
+            let winner_name = drafts[winner].placed.name();
             for loser in claimants.into_iter().filter(|position| *position != winner) {
                 let draft = &mut drafts[loser];
                 let lost = draft.candidates.extract_if(.., |candidate| candidate.state.path == file);
@@ -470,7 +466,7 @@ impl<'a> Binder<'a> {
                 .find(|known| known.feed.key() == candidate.state.feed.key());
             let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
-                let pending = (subscription_name(draft.placed), candidate.state.feed.to_string());
+                let pending = (draft.placed.name(), candidate.state.feed.to_string());
                 self.class.pending.push(pending);
             }
         }
@@ -490,6 +486,7 @@ pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings
             cluster: namespace.to_string(),
             subscription: subscription.clone(),
             feed: feed.clone(),
+            since: None,
         }));
         let binding = || fleet.fleet.clusters.get(namespace).map(|cluster| cluster.binding());
         for conflict in &class.conflicts {
@@ -525,8 +522,10 @@ fn pointer_of(subscription: &Subscription, feed: &Feed, bundle: Option<&String>)
     feed_pointer(subscription, subscription.feeds.iter().find(named).unwrap_or(feed))
 }
 
-fn subscription_name(placed: &Placed) -> String {
-    format!("{}/{}", placed.key.0, placed.key.1)
+/// Digest of what a feed's bytes follow from at once: while it is unchanged, what ApplyLater overrides set waits.
+pub(super) fn applied_digest(feed: &Feed, source: &Definition, applying: &[Arc<Override>]) -> ObjectId {
+    let now = applying.iter().filter(|applied| applied.policy == Policy::ApplyNow);
+    render::input_digest(feed, source.digest, now.map(|applied| applied.digest))
 }
 
 fn owns(previous: &State, cluster: &Cluster, directory: &str, file: &str) -> bool {

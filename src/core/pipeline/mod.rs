@@ -12,8 +12,10 @@ mod memory;
 mod overrides;
 mod placing;
 mod recipe;
+mod waiting;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
@@ -28,8 +30,10 @@ pub use memory::Memory;
 pub use overrides::nearest;
 pub use placing::{Placed, verify};
 pub use recipe::{Recipe, explain_cluster, recipes};
+pub use waiting::{Past, Since, date};
 
 /// What a run starts from.
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// What the source repository says.
     pub snapshot: &'a Snapshot,
@@ -52,6 +56,22 @@ pub struct Pending {
     pub subscription: String,
     /// The feed whose bytes would change.
     pub feed: String,
+    /// Since when; `None` where nobody looked at the log. A run leaves it open: see [`date`].
+    pub since: Option<Since>,
+}
+
+impl fmt::Display for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} in {} (Subscription {}, ApplyLater",
+            self.feed, self.cluster, self.subscription
+        )?;
+        match &self.since {
+            Some(since) => write!(f, ", {since})"),
+            None => f.write_str(")"),
+        }
+    }
 }
 
 /// What a run gives.

@@ -30,6 +30,13 @@ pub struct Placed {
     pub placement: Placement,
 }
 
+impl Placed {
+    /// `<namespace>/<name>`.
+    pub(super) fn name(&self) -> String {
+        format!("{}/{}", self.key.0, self.key.1)
+    }
+}
+
 /// Places all, by priority and then by namespace and name; the result is in the latter order.
 pub(super) fn place_all(inputs: &Inputs<'_>, last: &LastPlacements<'_>, findings: &mut Findings) -> Vec<Placed> {
     let mut order: Vec<_> = inputs.snapshot.subscriptions.iter().collect();

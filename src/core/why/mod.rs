@@ -15,7 +15,7 @@ use crate::core::api::APPS_GROUP;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 use crate::core::index::Definition;
-use crate::core::pipeline::{self, Inputs, Outcome, Placed, Recipe};
+use crate::core::pipeline::{self, Inputs, Outcome, Pending, Placed, Recipe, Since};
 use crate::core::schedule::{self, Cluster, Explanation};
 use crate::core::selector::Labels;
 use crate::core::state::Leaf;
@@ -135,6 +135,8 @@ pub struct Delivery {
     pub path: String,
     /// How it stands to the source.
     pub standing: Standing,
+    /// Since when something waits; `None` where nothing does, or nobody looked at the log.
+    pub since: Option<Since>,
     /// The entries of all overrides that apply, in order.
     pub entries: Vec<EntryUse>,
     /// The field that was asked for, or every overridden one.
@@ -258,6 +260,7 @@ struct Delivered {
     subscription: String,
     path: String,
     standing: Standing,
+    since: Option<Since>,
     object: Option<Value>,
     replay: Option<chain::Replay>,
 }
@@ -280,14 +283,20 @@ fn deliver(
         Some(id) if id == leaf.id => Standing::Current,
         Some(_) => Standing::Pending,
     };
+    let subscription = format!("{}/{}", placed.key.0, placed.key.1);
+    let waits = |pending: &&Pending| {
+        let of_feed = pending.subscription == subscription && pending.feed == recipe.feed.to_string();
+        of_feed && *pending.cluster == *cluster.namespace
+    };
     Some(Delivered {
-        subscription: format!("{}/{}", placed.key.0, placed.key.1),
+        since: outcome.pending.iter().find(waits).and_then(|pending| pending.since.clone()),
         path: format!(
             "{}/{}/{}",
             outcome.state.cluster_path(&cluster.namespace),
             placed.directory,
             state.path
         ),
+        subscription,
         standing,
         object: texts.state(leaf).and_then(|bytes| chain::read_manifest(&bytes)),
         replay,
@@ -320,6 +329,7 @@ impl Delivered {
             subscription: self.subscription,
             path: self.path,
             standing: self.standing,
+            since: self.since,
             entries: self.replay.map(|replay| replay.entries).unwrap_or_default(),
             fields,
         })

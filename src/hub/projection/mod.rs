@@ -27,7 +27,7 @@ use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
 use crate::core::ids::{ClusterId, ObjectId, ObjectKey};
 use crate::core::index::{Definition, OverrideKind, Reading, is_chart};
 use crate::core::object::Object;
-use crate::core::state::{DescriptionState, subscription_of};
+use crate::core::state::{DescriptionState, description_directory, subscription_of};
 use crate::core::status::DescriptionReport;
 use crate::core::taint::Taint;
 use crate::kubeapi::{ResourceId, Store};
@@ -135,6 +135,9 @@ impl Projection {
         }
         if !Arc::ptr_eq(&before.state, &revision.state) || !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
             self.note_subscriptions(&before, &revision);
+        }
+        if before.pending != revision.pending {
+            self.show_waiting(&before, &revision);
         }
         if !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
             self.show_overrides(&before, &revision);
@@ -298,7 +301,7 @@ impl Projection {
                     Some(_) if shown.outdated.contains(name) => Reported::Before,
                     Some(report) => Reported::Now(report),
                 };
-                let object = objects::description(cluster, name, state, &reported, live);
+                let object = objects::description(&self.revision, cluster, name, state, &reported, live);
                 put(&self.store, APPS_GROUP, "descriptions", object);
                 reported.is_done()
             } else {
@@ -335,6 +338,23 @@ impl Projection {
                     let requests = resource(CLUSTERS_GROUP, "clusterregistrationrequests");
                     self.store.remove(&requests, None, &format!("clusternet-{id}"));
                 }
+            }
+        }
+    }
+
+    /// Shows the Descriptions of which something else waits than before, and marks their Subscriptions.
+    fn show_waiting(&mut self, before: &Revision, now: &Revision) {
+        let all = before.pending.iter().chain(now.pending.iter());
+        let concerned: BTreeSet<(&str, &str)> = all
+            .map(|change| (change.cluster.as_str(), change.subscription.as_str()))
+            .collect();
+        for (cluster, subscription) in concerned {
+            if before.waiting(cluster, subscription) == now.waiting(cluster, subscription) {
+                continue;
+            }
+            if let Some((namespace, name)) = subscription.split_once('/') {
+                self.show_descriptions(cluster, &[description_directory(namespace, name)]);
+                self.stale.insert((namespace.to_owned(), name.to_owned()));
             }
         }
     }

@@ -8,6 +8,7 @@ use super::super::revision::Revision;
 use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
 use crate::core::ids::ObjectId;
 use crate::core::index::Reading;
+use crate::core::pipeline::Pending;
 use crate::core::schedule::Cluster;
 use crate::core::state::registrations::{Decision, Registration};
 use crate::core::state::{ClusterRecord, DescriptionState, binding_status, managed_cluster_object, subscription_of};
@@ -119,6 +120,7 @@ impl Reported<'_> {
 
 /// A Description with what its agent says of it.
 pub(super) fn description(
+    revision: &Revision,
     cluster: &Cluster,
     directory: &str,
     state: &DescriptionState,
@@ -138,11 +140,31 @@ pub(super) fn description(
     if let Some(id) = &cluster.id {
         labels["clusters.clusternet.io/cluster-id"] = json!(id);
     }
+    let mut status = reported.status(live);
+    let waiting = revision.waiting(&cluster.namespace, &format!("{namespace}/{name}"));
+    if let Some(condition) = pending(waiting.iter()) {
+        status["conditions"] = json!([condition]);
+    }
     json!({
         "apiVersion": APPS_VERSION, "kind": "Description",
         "metadata": {"namespace": cluster.namespace, "name": directory, "labels": labels},
-        "spec": {"deployer": state.deployer(), "feeds": feeds}, "status": reported.status(live),
+        "spec": {"deployer": state.deployer(), "feeds": feeds}, "status": status,
     })
+}
+
+/// How many changes that wait are named.
+const NAMED: usize = 3;
+
+/// That ApplyLater changes wait, and since when; nothing where none does.
+fn pending<'p>(waiting: impl Iterator<Item = &'p Pending> + Clone) -> Option<Value> {
+    let count = waiting.clone().count();
+    let named: Vec<String> = waiting.take(NAMED).map(ToString::to_string).collect();
+    let more = match count.saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!("the next change brings {}{more}", named.join("; "));
+    (count > 0).then(|| condition("Pending", "True", "ApplyLater", message))
 }
 
 /// A Subscription as it stands in git, with where it is bound, in how many clusters it is applied, and what is wrong with it.
@@ -164,7 +186,10 @@ pub(super) fn subscription(revision: &Revision, key: &(String, String), done: us
     status.entry("bindingClusters").or_insert_with(|| json!([]));
     status.insert("desiredReleases".to_owned(), json!(desired));
     status.insert("completedReleases".to_owned(), json!(done));
-    status.insert("conditions".to_owned(), json!([valid]));
+    let name = format!("{}/{}", key.0, key.1);
+    let waiting = revision.pending.iter().filter(|change| change.subscription == name);
+    let conditions: Vec<Value> = [valid].into_iter().chain(pending(waiting)).collect();
+    status.insert("conditions".to_owned(), json!(conditions));
     object["status"] = Value::Object(status);
     object
 }

@@ -7,6 +7,7 @@
 
 mod problems;
 mod pushing;
+mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -363,6 +364,7 @@ impl Writer {
             fan_out: self.settings.fan_out.unwrap_or(self.state.fan_out),
         };
         let mut outcome = pipeline::run(&inputs, &mut self.memory);
+        waiting::date(self, &mut outcome, &inputs, &registrations);
         outcome.state.registrations = registrations;
         outcome.diagnostics.extend(self.findings.iter().cloned());
         outcome.diagnostics.sort();

@@ -168,6 +168,19 @@ impl WholeHub {
         }
     }
 
+    /// Waits until an object of the hub's API is as a condition wants it.
+    pub(crate) async fn shown(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let begun = std::time::Instant::now();
+        loop {
+            let object = self.admin(Method::GET, path, &Value::Null).await.1;
+            if condition(&object) {
+                return object;
+            }
+            assert!(begun.elapsed() < PATIENCE, "gave up waiting for {path}: {object:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What `/readyz` says.
     pub(crate) async fn ready(&self) -> (u16, String) {
         let (code, text) = self
