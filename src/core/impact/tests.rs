@@ -57,6 +57,7 @@ fn state(fleet: &Fleet) -> State {
                 digest: ObjectId::hash(ObjectKind::Blob, &[*content]),
                 path,
                 bundle: None,
+                installs: None,
             });
         }
         let described = parts.into_iter().map(|(directory, (feeds, files))| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Inputs;
+use super::listing::{self, Listing};
 use crate::core::api::subscription::Feed;
 use crate::core::index::{self, Snapshot, Subscription};
 use crate::core::room::Requests;
@@ -39,7 +40,7 @@ fn add(inputs: &Inputs<'_>, key: &(String, String), subscription: &Subscription,
     let previous = state.map(|state| state.bindings.clone()).unwrap_or_default();
     // What is wrong with the demands is said when the Subscription is placed.
     let inventory = state.is_some_and(|state| state.inventory);
-    let Some(demands) = index::demands(inputs.snapshot, subscription, inventory, &mut Vec::new()) else {
+    let Some(Listing { demands, .. }) = listing::read(inputs, subscription, inventory, &mut Vec::new()) else {
         return;
     };
     let request = Request {

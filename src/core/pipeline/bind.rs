@@ -17,7 +17,7 @@ use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
 use crate::core::index::{Definition, Override, Policy, Subscription, is_bundle, is_chart};
 use crate::core::render::{self, AppliedOverride};
 use crate::core::schedule::Cluster;
-use crate::core::state::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, State, describe};
+use crate::core::state::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, describe};
 
 /// What binding gives.
 pub(super) struct Bound {
@@ -52,35 +52,68 @@ struct Conflict {
     feed: Feed,
     bundle: Option<String>,
     /// What the feed ends as.
-    file: String,
+    claim: Claim,
     /// Name of the Subscription that has it.
     winner: String,
 }
 
 impl Conflict {
     fn message(&self) -> String {
-        let (feed, file) = (&self.feed, &self.file);
-        let moved = !file.ends_with(&format!("/{}", render::file_name(&feed.key())));
-        let object = match moved && !is_chart(&feed.key()) {
-            true => format!("{feed} ends as {file}, which"),
-            false => feed.to_string(),
+        let feed = &self.feed;
+        let object = match &self.claim {
+            Claim::Release(release) => format!("{feed} installs the Helm release {release}, which"),
+            Claim::File(file) if is_chart(&feed.key()) || file.ends_with(&format!("/{}", render::file_name(&feed.key()))) => {
+                feed.to_string()
+            }
+            Claim::File(file) => format!("{feed} ends as {file}, which"),
         };
         format!("{object} is delivered by Subscription {} already", self.winner)
     }
 
     /// What tells it from others.
-    fn key(&self) -> (&str, &str, &Feed, Option<&String>, &str, &str) {
+    fn key(&self) -> (&str, &str, &Feed, Option<&String>, &Claim, &str) {
         let subscription = &self.subscription;
-        let (file, winner) = (&self.file, &self.winner);
+        let (claim, winner) = (&self.claim, &self.winner);
         (
             &subscription.namespace,
             &subscription.name,
             &self.feed,
             self.bundle.as_ref(),
-            file,
+            claim,
             winner,
         )
     }
+}
+
+/// What may be in a cluster once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Claim<S = String> {
+    /// An object, by its file.
+    File(S),
+    /// A Helm release, `<targetNamespace>/<releaseName>`: two charts that install the same one would upgrade it in turns.
+    Release(S),
+}
+
+impl Claim<&str> {
+    fn to_owned(self) -> Claim {
+        match self {
+            Claim::File(file) => Claim::File(file.to_owned()),
+            Claim::Release(release) => Claim::Release(release.to_owned()),
+        }
+    }
+}
+
+impl Claim {
+    /// Whether a feed claims it.
+    fn is_of(&self, state: &FeedState) -> bool {
+        claims(state).any(|claim| claim.to_owned() == *self)
+    }
+}
+
+/// What a feed claims; the same chart by another Subscription is one file, so that is said first.
+fn claims(state: &FeedState) -> impl Iterator<Item = Claim<&str>> {
+    let release = state.installs.as_deref().map(Claim::Release);
+    [Claim::File(state.path.as_str())].into_iter().chain(release)
 }
 
 /// A feed on its way into a Description.
@@ -332,35 +365,46 @@ impl<'a> Binder<'a> {
             let candidate = rendered.or_else(|| held(feed, previous.as_deref(), before));
             candidates.extend(candidate.map(|candidate| candidate.of_bundle(bundle)));
         });
-        self.keep_one_each(resolved.placed, &mut candidates);
+        self.keep_one_each(resolved.placed, previous.as_deref(), &mut candidates);
         Draft {
             placed: resolved.placed,
             candidates,
         }
     }
 
-    /// Two feeds of one Subscription may end as the same object, where an override moves one to another namespace: the first has it.
-    fn keep_one_each(&mut self, placed: &Placed, candidates: &mut Vec<Candidate>) {
-        let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.state.path.as_str()).collect();
-        if distinct.len() == candidates.len() {
-            return;
-        }
-        let mut seen = BTreeSet::new();
-        let again: Vec<FeedState> = candidates
-            .extract_if(.., |candidate| !seen.insert(candidate.state.path.clone()))
-            .map(|candidate| candidate.state)
-            .collect();
-        for (state, subscription) in again.iter().zip(std::iter::repeat(placed.subscription.as_ref()).flatten()) {
-            let message = format!(
-                "{} ends as {}, which another feed of this Subscription is already",
-                state.feed, state.path
+    /// Two feeds of one Subscription may end as the same object, where an override moves one to another namespace, or as the same Helm
+    /// release: the one that is delivered keeps it, else the first has it.
+    fn keep_one_each(&mut self, placed: &Placed, previous: Option<&DescriptionState>, candidates: &mut Vec<Candidate>) {
+        let mut claimants: HashMap<Claim<&str>, usize> = HashMap::new();
+        let all = candidates.iter().flat_map(|candidate| claims(&candidate.state));
+        all.for_each(|claim| *claimants.entry(claim).or_default() += 1);
+        let contested = claimants.into_iter().filter(|(_, by)| *by > 1);
+        let contested: BTreeSet<Claim> = contested.map(|(claim, _)| claim.to_owned()).collect();
+        let mut again: Vec<(FeedState, Claim)> = Vec::new();
+        for claim in contested {
+            let is_delivered = |candidate: &&Candidate| {
+                let previous =
+                    previous.and_then(|previous| previous.feeds.iter().find(|state| state.feed == candidate.state.feed));
+                claim.is_of(&candidate.state) && previous.is_some_and(|state| claim.is_of(state))
+            };
+            let owner = candidates.iter().find(is_delivered).map(|owner| owner.state.feed.clone());
+            let mut is_free = true;
+            let loses = |candidate: &mut Candidate| {
+                let is_owner = owner.as_ref().is_none_or(|owner| *owner == candidate.state.feed);
+                claim.is_of(&candidate.state) && !(is_owner && std::mem::take(&mut is_free))
+            };
+            again.extend(
+                candidates
+                    .extract_if(.., loses)
+                    .map(|candidate| (candidate.state, claim.clone())),
             );
+        }
+        for ((state, claim), subscription) in again.iter().zip(std::iter::repeat(placed.subscription.as_ref()).flatten()) {
             let pointer = pointer_of(subscription, &state.feed, state.bundle.as_ref());
-            let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer);
-            let hint = "let overrides move only one of them there";
+            let diagnostic = twice_in_one(&state.feed, claim).field(&*pointer);
             self.class
                 .diagnostics
-                .push(subscription.definition.locate(diagnostic.hint(hint), &pointer));
+                .push(subscription.definition.locate(diagnostic, &pointer));
         }
     }
 
@@ -386,6 +430,7 @@ impl<'a> Binder<'a> {
             digest: applied_digest(feed, source, &applying),
             path: manifest.path.clone(),
             bundle: None,
+            installs: render::release_of(source),
         };
         let leaf = Leaf {
             id: manifest.id,
@@ -400,30 +445,27 @@ impl<'a> Binder<'a> {
 
     /// One object, two Subscriptions, one cluster: the owner in the previous state keeps it, else the first by namespace and name.
     fn settle_owners(&mut self, cluster: &Cluster, drafts: &mut [Draft<'_>]) {
-        let mut claims: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut claimants: HashMap<Claim<&str>, Vec<usize>> = HashMap::new();
         for (position, draft) in drafts.iter().enumerate() {
-            draft
-                .candidates
-                .iter()
-                .for_each(|candidate| claims.entry(&candidate.state.path).or_default().push(position));
+            let all = draft.candidates.iter().flat_map(|candidate| claims(&candidate.state));
+            all.for_each(|claim| claimants.entry(claim).or_default().push(position));
         }
-        let contested: Vec<(String, Vec<usize>)> = claims
-            .into_iter()
-            .filter(|(_, by)| by.len() > 1)
-            .map(|(file, by)| (file.to_owned(), by))
-            .collect();
-        for (file, claimants) in contested {
-            let owned = |position: &&usize| owns(self.inputs.previous, cluster, &drafts[**position].placed.directory, &file);
-            let winner = claimants
-                .iter()
-                .find(owned)
-                .or(claimants.first())
-                .copied()
-                .unwrap_or_default();
+        let contested = claimants.into_iter().filter(|(_, by)| by.len() > 1);
+        let contested: BTreeMap<Claim, Vec<usize>> = contested.map(|(claim, by)| (claim.to_owned(), by)).collect();
+        for (claim, by) in contested {
+            let previous = |position: usize| {
+                let directory = &drafts[position].placed.directory;
+                self.inputs.previous.description(&cluster.namespace, directory)
+            };
+            let owned = |position: &&usize| {
+                let mut feeds = previous(**position).into_iter().flat_map(|previous| &previous.feeds);
+                feeds.any(|state| claim.is_of(state))
+            };
+            let winner = by.iter().find(owned).or(by.first()).copied().unwrap_or_default();
             let winner_name = drafts[winner].placed.name();
-            for loser in claimants.into_iter().filter(|position| *position != winner) {
+            for loser in by.into_iter().filter(|position| *position != winner) {
                 let draft = &mut drafts[loser];
-                let lost = draft.candidates.extract_if(.., |candidate| candidate.state.path == file);
+                let lost = draft.candidates.extract_if(.., |candidate| claim.is_of(&candidate.state));
                 let lost: Vec<FeedState> = lost.map(|candidate| candidate.state).collect();
                 let subscription = draft.placed.subscription.as_ref();
                 for (state, subscription) in lost.into_iter().zip(std::iter::repeat(subscription).flatten()) {
@@ -431,7 +473,7 @@ impl<'a> Binder<'a> {
                         subscription: subscription.clone(),
                         feed: state.feed,
                         bundle: state.bundle,
-                        file: file.clone(),
+                        claim: claim.clone(),
                         winner: winner_name.clone(),
                     });
                 }
@@ -508,7 +550,10 @@ fn in_conflict(conflict: &Conflict, clusters: &[String]) -> Diagnostic {
     };
     let message = format!("{}; left out here in {shown}{more}", conflict.message());
     let pointer = pointer_of(&conflict.subscription, &conflict.feed, conflict.bundle.as_ref());
-    let hint = "take the feed out of one of the two, or let their subscribers match different clusters";
+    let hint = match conflict.claim {
+        Claim::File(_) => "take the feed out of one of the two, or let their subscribers match different clusters",
+        Claim::Release(_) => "give one of the charts another name or another targetNamespace, or take it out of one of the two",
+    };
     let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer).hint(hint);
     conflict.subscription.definition.locate(diagnostic, &pointer)
 }
@@ -528,10 +573,18 @@ pub(super) fn applied_digest(feed: &Feed, source: &Definition, applying: &[Arc<O
     render::input_digest(feed, source.digest, now.map(|applied| applied.digest))
 }
 
-fn owns(previous: &State, cluster: &Cluster, directory: &str, file: &str) -> bool {
-    previous
-        .description(&cluster.namespace, directory)
-        .is_some_and(|description| description.files.contains_key(file))
+fn twice_in_one(feed: &Feed, claim: &Claim) -> Diagnostic {
+    let (message, hint) = match claim {
+        Claim::File(file) => (
+            format!("{feed} ends as {file}, which another feed of this Subscription is already"),
+            "let overrides move only one of them there",
+        ),
+        Claim::Release(release) => (
+            format!("{feed} installs the Helm release {release}, which another feed of this Subscription installs already"),
+            "give one of the charts another name or another targetNamespace",
+        ),
+    };
+    Diagnostic::error("object-conflict", message).hint(hint)
 }
 
 /// The feed as the previous state has it; nothing where it was never delivered.
@@ -564,11 +617,12 @@ fn content_key(candidates: &[Candidate]) -> ObjectId {
     let mut text = String::new();
     for candidate in candidates {
         text.push_str(&format!(
-            "{}{} {} {}\n",
+            "{}{} {} {} {:?}\n",
             candidate.state.digest,
             of_bundle(&candidate.state),
             candidate.state.path,
-            candidate.leaf.id
+            candidate.leaf.id,
+            candidate.state.installs
         ));
         for applied in &candidate.applied {
             text.push_str(&format!("{} {} {}\n", applied.kind, applied.namespace, applied.name));

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::listing::bundle_name;
 use super::overrides::near_feed;
 use super::{Findings, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
-use crate::core::index::{Definition, Demand, Snapshot, Subscription, feed_of, is_bundle};
+use crate::core::index::{Bundle, Definition, Demand, Snapshot, Subscription, feed_of, is_bundle};
 use crate::core::state::DescriptionState;
 
 /// A Subscription with its feeds; one that is held whole has none.
@@ -62,8 +63,7 @@ pub(super) fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: 
 
 impl<'a> Resolved<'a> {
     fn add_object(&mut self, snapshot: &'a Snapshot, subscription: &Subscription, feed: &Feed, findings: &mut Findings) {
-        let source = snapshot.feeds.get(&feed.key());
-        let source = source.filter(|definition| definition.object.api_version() == feed.api_version);
+        let source = definition_of(snapshot, feed);
         if source.is_none() {
             findings.add(missing_feed(snapshot, subscription, feed));
         }
@@ -84,9 +84,8 @@ impl<'a> Resolved<'a> {
     }
 
     fn add_bundle(&mut self, snapshot: &'a Snapshot, subscription: &Subscription, feed: &Feed, findings: &mut Findings) {
-        let name = format!("{}/{}", feed.namespace.as_deref().unwrap_or_default(), feed.name);
-        let bundle = snapshot.bundles.get(&feed.key());
-        let bundle = bundle.filter(|bundle| bundle.definition.object.api_version() == feed.api_version);
+        let name = bundle_name(feed);
+        let bundle = bundle_of(snapshot, feed);
         if bundle.is_none() {
             findings.add(missing_feed(snapshot, subscription, feed));
         }
@@ -127,6 +126,13 @@ impl<'a> Resolved<'a> {
                 }
             }
         }
+        let unlisted = &self.placed.unlisted;
+        let states = previous
+            .filter(|_| !unlisted.is_empty())
+            .into_iter()
+            .flat_map(|previous| &previous.feeds);
+        let stay = states.filter(|state| unlisted.contains(state.feed.status_key().as_str()));
+        stay.for_each(|state| visit(&state.feed, None, state.bundle.as_ref()));
     }
 
     /// The objects that a file defines, each with its digest, its Bundle and its place among the demands.
@@ -152,12 +158,31 @@ impl<'a> Resolved<'a> {
             };
             text.push_str(&described);
         }
+        text.push_str(&format!("{:?}\n", self.placed.unlisted));
     }
 
     /// Whether an object that was delivered of a Bundle is held.
     fn stays(&self, snapshot: &Snapshot, key: &ObjectKey, whole: bool) -> bool {
         !self.listed.contains(key) && (whole || is_undecided(snapshot, key))
     }
+}
+
+/// Whether a file defines a feed, in the version that it names.
+pub(super) fn is_defined(snapshot: &Snapshot, feed: &Feed) -> bool {
+    match is_bundle(&feed.key()) {
+        true => bundle_of(snapshot, feed).is_some(),
+        false => definition_of(snapshot, feed).is_some(),
+    }
+}
+
+fn definition_of<'s>(snapshot: &'s Snapshot, feed: &Feed) -> Option<&'s Definition> {
+    let source = snapshot.feeds.get(&feed.key());
+    source.filter(|definition| definition.object.api_version() == feed.api_version)
+}
+
+fn bundle_of<'s>(snapshot: &'s Snapshot, feed: &Feed) -> Option<&'s Bundle> {
+    let bundle = snapshot.bundles.get(&feed.key());
+    bundle.filter(|bundle| bundle.definition.object.api_version() == feed.api_version)
 }
 
 /// Whether git cannot say at the moment that an object is gone from its folder.

@@ -8,6 +8,7 @@ mod bind;
 mod dividing;
 mod feeds;
 mod fleet;
+mod listing;
 mod memory;
 mod overrides;
 mod placing;

@@ -1,8 +1,10 @@
 //! Places every Subscription, in the order of their priority, and puts into words what people should know about it. Renders nothing.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::listing::{self, Listing};
 use super::memory::LastPlacements;
 use super::{Findings, Inputs, Outcome};
 use crate::core::diagnostic::Diagnostic;
@@ -22,6 +24,8 @@ pub struct Placed {
     pub subscription: Option<Arc<Subscription>>,
     /// What its feeds ask for, in their order.
     pub demands: Demands,
+    /// Keys of feeds that are listed no more and stay all the same: see [`super::listing`].
+    pub(super) unlisted: BTreeSet<Arc<str>>,
     /// Whether a FeedInventory counts.
     pub(super) inventory: bool,
     /// Whether it was placed before.
@@ -62,9 +66,9 @@ fn place(
 ) -> Placed {
     let previous = previous(inputs.previous, key);
     let mut found = Vec::new();
-    let demands = index::demands(inputs.snapshot, subscription, had_inventory(inputs, key), &mut found);
+    let listing = listing::read(inputs, subscription, had_inventory(inputs, key), &mut found);
     findings.extend(found);
-    let Some(demands) = demands else {
+    let Some(Listing { demands, unlisted }) = listing else {
         return hold(inputs, key);
     };
     let request = Request {
@@ -87,6 +91,7 @@ fn place(
         directory: description_directory(&key.0, &key.1),
         subscription: Some(subscription.clone()),
         demands,
+        unlisted,
         inventory: subscription.divides() && index::inventory_of(inputs.snapshot, subscription).is_some(),
         known: was_known,
         placement,
@@ -103,6 +108,7 @@ fn hold(inputs: &Inputs<'_>, key: &(String, String)) -> Placed {
         directory: description_directory(&key.0, &key.1),
         subscription: None,
         demands: Demands::new(),
+        unlisted: BTreeSet::new(),
         inventory: had_inventory(inputs, key),
         known: true,
         placement: schedule::hold(&inputs.fleet.fleet, &previous(inputs.previous, key)),
@@ -155,8 +161,11 @@ pub fn verify(inputs: &Inputs<'_>, outcome: &Outcome) -> Vec<Diagnostic> {
         );
     }
     for (cluster, state) in &outcome.state.clusters {
-        let manifests = state.descriptions.values().flat_map(|description| description.files.keys());
-        let twice = check::check_owners(cluster, manifests.map(String::as_str));
+        let descriptions = || state.descriptions.values();
+        let files = descriptions().flat_map(|description| description.files.keys().cloned());
+        let releases = descriptions().flat_map(|description| description.feeds.iter().filter_map(|feed| feed.installs.as_ref()));
+        let releases = releases.map(|release| format!("Helm release {release}"));
+        let twice = check::check_owners(cluster, files.chain(releases));
         found.extend(twice.iter().map(broken_rule));
     }
     found

@@ -22,6 +22,8 @@ use crate::core::object::Object;
 use crate::core::yaml;
 use overriding::{Subject, apply_override};
 
+pub use release::release_of;
+
 /// The directory of a Description's final objects.
 pub const MANIFESTS: &str = "manifests";
 /// The directory of a Description's HelmReleases.

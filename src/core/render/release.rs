@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::core::api::APPS_VERSION;
 use crate::core::api::helm::{HelmChartSpec, HelmReleaseSpec};
-use crate::core::index::{ChartProblem, read_chart};
+use crate::core::index::{ChartProblem, Definition, is_chart, read_chart};
 
 /// Where the values stand in a HelmRelease.
 pub(super) const VALUES: &str = "/spec/values";
@@ -50,6 +50,13 @@ pub(super) fn release(chart: &Value, values: Option<Value>) -> Result<Value, Cha
         },
     };
     Ok(json!({"apiVersion": APPS_VERSION, "kind": "HelmRelease", "metadata": metadata, "spec": spec}))
+}
+
+/// The Helm release that a chart installs, `<targetNamespace>/<releaseName>`; overrides may not change it. Nothing for another object.
+pub fn release_of(source: &Definition) -> Option<String> {
+    let object = &source.object;
+    let target = object.pointer("/spec/targetNamespace").and_then(Value::as_str);
+    is_chart(&object.key()).then_some(format!("{}/{}", target?, object.name()))
 }
 
 /// The fields of what changed the values, as they stand in the release.

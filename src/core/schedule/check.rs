@@ -100,13 +100,13 @@ pub fn check(request: &Request<'_>, placement: &Placement) -> Vec<Violation> {
     found.into_iter().collect()
 }
 
-/// Every object that a cluster gets twice: `manifests` are the file names of each Subscription for one cluster.
-pub fn check_owners<'m>(cluster: &str, manifests: impl Iterator<Item = &'m str>) -> Vec<Violation> {
+/// Every object that a cluster gets twice: `manifests` are the file names of each Subscription for one cluster, and the Helm releases.
+pub fn check_owners(cluster: &str, manifests: impl Iterator<Item = String>) -> Vec<Violation> {
     let mut seen = BTreeSet::new();
-    let twice = manifests.filter(|manifest| !seen.insert(*manifest));
-    let violation = |manifest: &str| Violation::ObjectTwice {
+    let twice = manifests.filter(|manifest| !seen.insert(manifest.clone()));
+    let violation = |manifest: String| Violation::ObjectTwice {
         cluster: cluster.to_owned(),
-        manifest: manifest.to_owned(),
+        manifest,
     };
     twice.map(violation).collect()
 }

@@ -75,6 +75,9 @@ pub(super) struct FeedFile {
     /// File below `releases/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) release: Option<String>,
+    /// The Helm release, `<targetNamespace>/<releaseName>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) installs: Option<String>,
 }
 
 impl FeedFile {
@@ -86,6 +89,7 @@ impl FeedFile {
             bundle: state.bundle.clone(),
             manifest: below(MANIFESTS),
             release: below(RELEASES),
+            installs: state.installs.clone(),
         }
     }
 
@@ -98,6 +102,7 @@ impl FeedFile {
             digest: self.digest,
             path: manifest.or(release)?,
             bundle: self.bundle.clone(),
+            installs: self.installs.clone(),
         })
     }
 }

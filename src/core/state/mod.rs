@@ -58,6 +58,8 @@ pub struct FeedState {
     pub path: String,
     /// The Bundle that it comes from, `<namespace>/<name>`.
     pub bundle: Option<String>,
+    /// The Helm release that a chart installs, `<targetNamespace>/<releaseName>`.
+    pub installs: Option<String>,
 }
 
 /// What one cluster gets from one Subscription.

@@ -223,3 +223,71 @@ fn a_release_read_back_is_the_release() {
     let outcome = world.outcome(&read);
     assert_eq!(state::build(&outcome.state).root, state::build(&world.state).root);
 }
+
+/// A Subscription of one HelmChart, and the chart; both charts install `db/mysql`.
+fn chart_of(sub: &str, namespace: &str) -> String {
+    let feed = format!("  - {{apiVersion: apps.clusternet.io/v1alpha1, kind: HelmChart, namespace: {namespace}, name: mysql}}\n");
+    let chart = chart("").replace("namespace: shop", &format!("namespace: {namespace}"));
+    subscription(sub, "{env: prod}", &[]).replace("    []\n", "") + &feed + "---\n" + &chart
+}
+
+fn releases(world: &World) -> Vec<String> {
+    let paths = state::paths(&world.state).into_iter().map(|(path, _)| path);
+    let east = paths.filter_map(|path| path.strip_prefix("clusters/clusternet-east/").map(str::to_owned));
+    east.filter_map(|path| {
+        path.split_once("/releases/helmrelease.apps.clusternet.io_")
+            .map(|(sub, file)| format!("{sub} {file}"))
+    })
+    .collect()
+}
+
+#[test]
+fn two_charts_of_one_release_in_one_cluster_are_an_error_and_the_owner_keeps_it() {
+    let mut world = World::new(TWO);
+    world.write("z.yaml", &chart_of("zoo", "shop")).run();
+    assert_eq!(releases(&world), ["apps.zoo shop_mysql.yaml"]);
+    world.write("a.yaml", &chart_of("ape", "other")).run();
+    assert_eq!(
+        releases(&world),
+        ["apps.zoo shop_mysql.yaml"],
+        "the owner in the previous state keeps it"
+    );
+    assert_eq!(world.codes(), [("object-conflict", "a.yaml", 8)], "{:?}", world.diagnostics);
+    assert!(world.diagnostics[0].message.contains("installs the Helm release db/mysql"));
+    world.state = State::default();
+    world.memory = Memory::default();
+    world.run();
+    assert_eq!(
+        releases(&world),
+        ["apps.ape other_mysql.yaml"],
+        "else the first by namespace and name"
+    );
+    let elsewhere = chart_of("ape", "other").replace("targetNamespace: db", "targetNamespace: db2");
+    world.write("a.yaml", &elsewhere).run();
+    assert!(world.codes().is_empty(), "{:?}", world.diagnostics);
+    assert_eq!(releases(&world).len(), 2);
+}
+
+#[test]
+fn two_charts_of_one_release_in_one_subscription_are_an_error_and_the_delivered_one_keeps_it() {
+    let mut world = World::new(TWO);
+    world.write("s.yaml", &chart_of("s", "shop")).run();
+    let ahead = "  feeds:\n  - {apiVersion: apps.clusternet.io/v1alpha1, kind: HelmChart, namespace: other, name: mysql}\n";
+    let second = chart("").replace("namespace: shop", "namespace: other");
+    let both = chart_of("s", "shop").replace("  feeds:\n", ahead) + "---\n" + &second;
+    world.write("s.yaml", &both).run();
+    assert_eq!(releases(&world), ["apps.s shop_mysql.yaml"]);
+    assert_eq!(world.codes(), [("object-conflict", "s.yaml", 8)], "{:?}", world.diagnostics);
+}
+
+#[test]
+fn a_held_chart_keeps_its_release_from_another() {
+    let mut world = World::new(TWO);
+    world.write("z.yaml", &chart_of("zoo", "shop")).run();
+    let broken = chart_of("zoo", "shop").replace("repo: https", "repo: gopher");
+    world
+        .write("z.yaml", &broken)
+        .write("a.yaml", &chart_of("ape", "other"))
+        .run();
+    assert_eq!(releases(&world), ["apps.zoo shop_mysql.yaml"]);
+}
