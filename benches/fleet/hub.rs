@@ -163,6 +163,8 @@ fn registration(number: usize) -> Registration {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into_iter()
             .collect(),
+        taints: Vec::new(),
+        registered: Some("2026-01-01T00:00:00Z".to_owned()),
         decision: Decision::Approved,
         key_digest: format!("sha256:{number:064x}"),
         pending_key_digest: None,

@@ -18,6 +18,7 @@ use crate::core::schedule::Cluster;
 use crate::core::selector::{MAX_LABELS, check_label};
 use crate::core::state::ClusterRecord;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
+use crate::core::taint::Taint;
 
 /// The longest cluster name: its dedicated namespace `clusternet-<name>` must be a namespace name.
 const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
@@ -33,6 +34,8 @@ pub enum Edit {
         key: KeyDigest,
         /// Whether it showed a valid bootstrap token.
         token: bool,
+        /// When it asks, RFC 3339.
+        at: String,
     },
     /// A person approves a cluster that waits, or its new key.
     Approve {
@@ -78,7 +81,7 @@ impl Edit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edited {
     /// The registration as it stands.
-    Registration(Registration),
+    Registration(Box<Registration>),
     /// A token was added or removed.
     Token,
 }
@@ -100,12 +103,12 @@ pub fn apply(
     approval: Approval,
 ) -> Result<Edited, Refusal> {
     match edit {
-        Edit::Register { spec, key, token } => {
-            register(registrations, spec, key, *token, stated, approval).map(Edited::Registration)
+        Edit::Register { spec, key, token, at } => {
+            register(registrations, spec, (key, at), *token, stated, approval).map(registered)
         }
-        Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(Edited::Registration),
-        Edit::Deny { cluster } => deny(registrations, cluster).map(Edited::Registration),
-        Edit::ReportLabels { cluster, labels } => report_labels(registrations, cluster, labels).map(Edited::Registration),
+        Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(registered),
+        Edit::Deny { cluster } => deny(registrations, cluster).map(registered),
+        Edit::ReportLabels { cluster, labels } => report_labels(registrations, cluster, labels).map(registered),
         Edit::AddToken(token) => {
             registrations.tokens.insert(token.id.clone(), token.clone());
             Ok(Edited::Token)
@@ -117,6 +120,10 @@ pub fn apply(
     }
 }
 
+fn registered(known: Registration) -> Edited {
+    Edited::Registration(known.into())
+}
+
 fn not_found(message: String) -> Refusal {
     Refusal::new(404, "NotFound", message)
 }
@@ -124,7 +131,7 @@ fn not_found(message: String) -> Refusal {
 fn register(
     registrations: &mut Registrations,
     spec: &RegistrationSpec,
-    key: &KeyDigest,
+    (key, at): (&KeyDigest, &str),
     token: bool,
     stated: &BTreeMap<String, Reading<ClusterDefinition>>,
     approval: Approval,
@@ -142,7 +149,10 @@ fn register(
             ),
         ));
     }
-    let registration = new_cluster(registrations, spec, key, stated, approval)?;
+    let registration = Registration {
+        registered: Some(at.to_owned()),
+        ..new_cluster(registrations, spec, key, stated, approval)?
+    };
     registrations.clusters.insert(spec.cluster_id.clone(), registration.clone());
     Ok(registration)
 }
@@ -204,6 +214,8 @@ fn new_cluster(
         dedicated_namespace: namespace,
         cluster_type: spec.cluster_type.clone(),
         labels: spec.cluster_labels.clone(),
+        taints: Vec::new(),
+        registered: None,
         decision: if approved { Decision::Approved } else { Decision::Pending },
         key_digest: key.as_str().to_owned(),
         pending_key_digest: None,
@@ -354,13 +366,19 @@ pub fn approved(registrations: &Registrations) -> Vec<ClusterRecord> {
 
 /// What an approved registration says about its cluster.
 pub fn record(known: &Registration) -> Option<ClusterRecord> {
-    (known.decision == Decision::Approved).then(|| ClusterRecord {
-        cluster: Arc::new(Cluster::new(
+    let cluster = || {
+        let namespace = Some(&*known.dedicated_namespace);
+        let cluster = Cluster::new(
             &known.cluster_name,
-            Some(&known.dedicated_namespace),
+            namespace,
             Some(known.cluster_id.clone()),
             known.labels.clone(),
-        )),
+        );
+        // What cannot be read was not written here.
+        cluster.with_taints(known.taints.iter().filter_map(|taint| Taint::parse(taint).ok()).collect())
+    };
+    (known.decision == Decision::Approved).then(|| ClusterRecord {
+        cluster: Arc::new(cluster()),
         cluster_type: known.cluster_type.clone(),
     })
 }
@@ -395,11 +413,12 @@ mod tests {
                 spec,
                 key: key(k),
                 token,
+                at: "2026-01-01T00:00:00Z".to_owned(),
             },
             &BTreeMap::new(),
             approval,
         )? {
-            Edited::Registration(registration) => Ok(registration),
+            Edited::Registration(registration) => Ok(*registration),
             Edited::Token => panic!("a registration gives a registration"),
         }
     }
@@ -554,6 +573,7 @@ mod tests {
             spec,
             key: key("k"),
             token: true,
+            at: "2026-01-01T00:00:00Z".to_owned(),
         };
         apply(&mut Registrations::default(), &edit, stated, Approval::Automatic)
     }

@@ -134,6 +134,20 @@ impl Git {
         Ok(())
     }
 
+    /// Which files below these paths each commit of a ref added, newest first, in the form that [`crate::core::state::first_commits`] reads.
+    pub fn additions(&self, reference: &str, paths: &[&str]) -> Result<String, GitError> {
+        let log = [
+            "log",
+            "--no-renames",
+            "--diff-filter=A",
+            "--format=t %ct",
+            "--name-only",
+            reference,
+            "--",
+        ];
+        self.run(&[&log, paths].concat())
+    }
+
     /// Joins packs so that their number stays small.
     pub fn repack(&self) -> Result<(), GitError> {
         self.run(&["repack", "-d", "--geometric=2", "--quiet"]).map(drop)

@@ -5,25 +5,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::kinds;
 use super::revision::Revision;
 use crate::core::api::APPS_GROUP;
 use crate::core::ids::ObjectKey;
 use crate::core::index::{Definition, Reading};
 use crate::kubeapi::{
-    Action, ApiError, Backend, Catalog, HealthCheck, ServerVersion, Store, Target, WriteOptions, Written, clusternet_resources,
-    clusternet_schemas, read_only,
+    Action, ApiError, Backend, Catalog, HealthCheck, ServerVersion, Store, Target, WriteOptions, Written, clusternet_schemas,
+    read_only,
 };
 
-/// The kinds that this hub shows.
-const SHOWN: [&str; 7] = [
-    "managedclusters",
-    "clusterregistrationrequests",
-    "subscriptions",
-    "descriptions",
-    "localizations",
-    "globalizations",
-    "helmcharts",
-];
 /// The Kubernetes version whose API conventions are followed.
 const KUBERNETES_MINOR: &str = "35";
 
@@ -38,11 +29,8 @@ pub struct HubApi {
 impl HubApi {
     /// An API over a store that somebody else fills.
     pub fn new(store: Arc<Store>, revisions: watch::Receiver<Arc<Revision>>) -> Self {
-        let shown = clusternet_resources()
-            .into_iter()
-            .filter(|resource| SHOWN.contains(&&*resource.id.plural));
         HubApi {
-            catalog: Arc::new(Catalog::new(shown.collect())),
+            catalog: Arc::new(Catalog::new(kinds::resources())),
             store,
             revisions,
         }

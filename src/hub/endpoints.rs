@@ -129,9 +129,10 @@ impl Endpoints {
             spec: spec.clone(),
             key: key.clone(),
             token: token?,
+            at: seconds(Timestamp::now()),
         };
         match self.edit(edit).await? {
-            Edited::Registration(registration) => Ok(registration),
+            Edited::Registration(registration) => Ok(*registration),
             Edited::Token => Err(Refusal::new(
                 500,
                 "InternalError",

@@ -8,6 +8,7 @@ pub mod ca;
 pub mod data;
 pub mod delivery;
 pub mod endpoints;
+mod kinds;
 pub mod listener;
 pub mod live_facts;
 pub mod metrics;

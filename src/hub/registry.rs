@@ -61,15 +61,46 @@ pub struct Live {
     pub reported: Option<ObjectId>,
     /// Its Descriptions by name: those that are desired, within the limits of a report.
     pub descriptions: Arc<BTreeMap<String, Arc<DescriptionReport>>>,
+    /// How often in a row a tunnel came while another one of the same cluster stood, and from where that was.
+    rivals: u32,
+    rival: Option<SocketAddr>,
     /// The key of its certificate.
     key: KeyDigest,
     session: u64,
 }
 
+/// Tunnels that take each other's place this often in a row, each younger than [`RIVALRY_SECONDS`], belong to two agents. One agent that lost its
+/// connection does so once.
+const RIVALS: u32 = 3;
+/// How long a tunnel has to stand to end a rivalry.
+const RIVALRY_SECONDS: i64 = 300;
+
 impl Live {
     /// Whether its tunnel stands.
     pub fn is_connected(&self) -> bool {
         self.lost.is_none() && !self.handle.is_closed()
+    }
+
+    /// That two agents fight for the cluster, if they do.
+    pub fn rivalry(&self) -> Option<String> {
+        let other = self.rival.filter(|_| self.rivals >= RIVALS)?;
+        let name = |address: SocketAddr| address.ip();
+        Some(format!(
+            "two agents take turns: the tunnel was taken over {} times in a row, last by {} from {}; stop one of them",
+            self.rivals,
+            name(self.address),
+            name(other)
+        ))
+    }
+
+    /// Counts the tunnel that this one takes the place of.
+    fn replacing(mut self, before: Option<&Live>) -> Self {
+        let young = |before: &&Live| self.connected.as_second() - before.connected.as_second() < RIVALRY_SECONDS;
+        if let Some(before) = before.filter(|before| before.is_connected()).filter(young) {
+            self.rivals = before.rivals + 1;
+            self.rival = Some(before.address);
+        }
+        self
     }
 }
 
@@ -219,6 +250,8 @@ impl Sessions for Registry {
             applied: session.hello.applied,
             reported: None,
             descriptions: Arc::default(),
+            rivals: 0,
+            rival: None,
             key: session.key.clone(),
             session: number,
         };
@@ -228,9 +261,16 @@ impl Sessions for Registry {
             info!(cluster = %cluster, refusal = %refusal, "a tunnel was refused");
             return handle.begin_close();
         }
-        let before = self.lock().insert(cluster.clone(), Arc::new(live));
+        let mut all = self.lock();
+        let live = live.replacing(all.get(&cluster).map(Arc::as_ref));
+        let rivalry = live.rivalry();
+        let before = all.insert(cluster.clone(), Arc::new(live));
+        drop(all);
         if let Some(before) = before {
             before.handle.begin_close();
+        }
+        if let Some(rivalry) = rivalry {
+            warn!(cluster = %cluster, "{rivalry}");
         }
         self.announce(&cluster);
         // Thousands may come back at once; the queue is as long as that, and an agent that finds it full dials again.

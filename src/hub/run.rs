@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::acceptor::{Acceptor, Session};
 use super::api::HubApi;
@@ -35,7 +35,7 @@ use crate::core::diagnostic::Diagnostic;
 use crate::core::registration::Approval;
 use crate::core::render::RenderSettings;
 use crate::core::yaml::Limits;
-use crate::git::RepositoryUrl;
+use crate::git::{Git, RepositoryUrl};
 use crate::kubeapi::{Front, Store};
 use crate::tunnel::TunnelSettings;
 
@@ -171,7 +171,7 @@ impl Hub {
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         };
-        let facts = parts.serve(listener, address, state.repo)?;
+        let facts = parts.serve(listener, address, &state)?;
         let writer = writer.with_live_facts(facts);
         parts
             .tasks
@@ -254,7 +254,12 @@ struct Parts {
 }
 
 impl Parts {
-    fn serve(&self, listener: TcpListener, address: SocketAddr, repo: crate::git::Repo) -> Result<Arc<LiveFacts>, HubError> {
+    fn serve(
+        &self,
+        listener: TcpListener,
+        address: SocketAddr,
+        state: &source::StateRepository,
+    ) -> Result<Arc<LiveFacts>, HubError> {
         let (joined, sessions) = mpsc::channel(JOIN_QUEUE);
         let (changed, changes) = mpsc::channel(CHANGE_QUEUE);
         let metrics = Arc::new(Metrics::default());
@@ -269,14 +274,15 @@ impl Parts {
             Arc::clone(&facts),
             Arc::clone(&metrics),
         );
+        let projection = projection.reading(state.repo.contents().ok());
         self.tasks
-            .spawn(projection.run(self.revisions.clone(), changes, self.stop.clone()));
+            .spawn(projection.run(self.revisions.clone(), changes, read_log(state), self.stop.clone()));
         self.tasks.spawn(self.sessions(
             sessions,
             Arc::clone(&registry),
             Arc::clone(&facts),
             Arc::clone(&metrics),
-            repo,
+            state.repo.clone(),
         ));
         let router = self.router(registry, store, metrics);
         self.listen(listener, address, router)?;
@@ -365,6 +371,24 @@ impl Parts {
             .spawn(renew(identity, Arc::clone(&self.authority), self.stop.clone()));
         Ok(())
     }
+}
+
+/// Reads when what is on the state branch came there, on a thread of its own: a long history takes its time, and nothing waits for it.
+fn read_log(state: &source::StateRepository) -> oneshot::Receiver<String> {
+    let (sender, receiver) = oneshot::channel();
+    let (path, reference) = (state.repo.path().to_owned(), state.reference.clone());
+    let read = move || {
+        let paths = ["subscriptions", ":(glob)clusters/**/description.yaml"];
+        match Git::new(&path).and_then(|git| git.additions(&reference, &paths)) {
+            // A projection that is gone needs no log.
+            Ok(log) => drop(sender.send(log)),
+            Err(error) => debug!(error = %error, "the log of the state branch cannot be read; ages count from this start"),
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("log".to_owned()).spawn(read) {
+        warn!(error = %error, "the log of the state branch is not read; ages count from this start");
+    }
+    receiver
 }
 
 /// Renews the port's certificate while the hub runs.

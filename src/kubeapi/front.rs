@@ -218,6 +218,7 @@ impl<B: Backend> Front<B> {
                 let name = asked.path.name.as_deref().unwrap_or_default();
                 let object = store
                     .get(&resource.id, namespace, name)
+                    .and_then(|stored| resource.see(Arc::unwrap_or_clone(stored)))
                     .ok_or_else(|| ApiError::not_found(resource, name))?;
                 Ok(reading::object_response(200, resource, &object, shown))
             }

@@ -30,7 +30,7 @@ pub use openapi::fnv;
 pub use path::{ResourcePath, Route};
 pub use printer_path::PrinterPath;
 pub use query::{DeleteOptions, ListOptions, Query, WriteOptions};
-pub use resource::{Catalog, READ_ONLY, READ_WRITE, Resource, ResourceId, SUBRESOURCE, Subresource, SubresourceKind};
+pub use resource::{Catalog, READ_ONLY, READ_WRITE, Resource, ResourceId, SUBRESOURCE, Subresource, SubresourceKind, View};
 pub use response::ResponseBody;
 pub use selector::{FieldSelector, LabelSelector, SelectorError};
 pub use store::{Change, ChangeKind, Changes, Expired, Listing, ObjectName, Store, Stored, Transaction};

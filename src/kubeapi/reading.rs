@@ -50,7 +50,6 @@ pub(crate) fn list_response(
     options: &ListOptions,
     shown: Shown,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    check_revision(options, store.revision())?;
     let page = page(store, resource, namespace, options)?;
     let items = page.items.iter();
     Ok(match shown.representation {
@@ -75,17 +74,15 @@ pub(crate) fn list_response(
     })
 }
 
-fn check_revision(options: &ListOptions, current: u64) -> Result<(), ApiError> {
+/// The revision that a list has to show, if it is not the latest.
+fn wanted_revision(options: &ListOptions, current: u64) -> Result<Option<u64>, ApiError> {
     let Some(asked) = options.resource_version.filter(|asked| *asked > 0) else {
-        return Ok(());
+        return Ok(None);
     };
     if asked > current {
         return Err(ApiError::revision_from_the_future(asked, current));
     }
-    match options.resource_version_match.as_deref() {
-        Some("Exact") if asked != current => Err(ApiError::expired(asked, current)),
-        _ => Ok(()),
-    }
+    Ok((options.resource_version_match.as_deref() == Some("Exact")).then_some(asked))
 }
 
 /// Where a page ended; opaque to clients.
@@ -107,12 +104,26 @@ fn page(store: &Store, resource: &Resource, namespace: Option<&str>, options: &L
     let after = start
         .as_ref()
         .map(|start| ObjectName::new(Some(&start.namespace), &start.name));
-    let listing = store.list_after(&resource.id, namespace, after.as_ref());
-    let revision = start.as_ref().map_or(listing.revision, |start| start.revision);
-    if store.changes_after(&resource.id, revision, 1).is_err() {
-        return Err(ApiError::new(410, "Expired", CONTINUE_TOO_OLD));
-    }
-    let mut items = selected(listing, options);
+    let current = store.revision();
+    let exact = match &start {
+        Some(start) if start.revision > current => return Err(ApiError::new(410, "Expired", CONTINUE_TOO_OLD)),
+        Some(start) => Some(start.revision),
+        None => wanted_revision(options, current)?,
+    };
+    let listing = match exact {
+        Some(revision) => Listing {
+            revision,
+            items: store
+                .list_at(&resource.id, namespace, after.as_ref(), revision)
+                .map_err(|expired| match &start {
+                    Some(_) => ApiError::new(410, "Expired", CONTINUE_TOO_OLD),
+                    None => ApiError::expired(expired.asked, expired.oldest),
+                })?,
+        },
+        None => store.list_after(&resource.id, namespace, after.as_ref()),
+    };
+    let revision = listing.revision;
+    let mut items = selected(listing, resource, options);
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if options.limit > 0 && items.len() > options.limit {
         let remaining = items.len() - options.limit;
@@ -128,9 +139,13 @@ fn page(store: &Store, resource: &Resource, namespace: Option<&str>, options: &L
 const CONTINUE_TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list \
      without the continue parameter.";
 
-/// Objects are only read where there is something to compare.
-fn selected(listing: Listing, options: &ListOptions) -> Vec<Stored> {
+/// Objects are only read where there is something to compare or to make of them.
+fn selected(listing: Listing, resource: &Resource, options: &ListOptions) -> Vec<Stored> {
     let mut items = listing.items;
+    if resource.view.is_some() {
+        let seen = items.iter().filter_map(|item| resource.see(item.value()));
+        items = seen.map(|object| Stored::of(&object)).collect();
+    }
     if !options.labels.is_empty() || !options.fields.is_empty() {
         items.retain(|item| {
             let object = item.value();
@@ -194,6 +209,6 @@ fn watch_start(store: &Store, view: &WatchView) -> Result<WatchStart, ApiError> 
     }
     Ok(WatchStart {
         position: listing.revision,
-        initial: selected(listing, options),
+        initial: selected(listing, &view.resource, options),
     })
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::table::Columns;
 
 /// Which collection an object is stored in; the version is not part of it.
@@ -12,6 +14,9 @@ pub struct ResourceId {
     /// Plural resource name.
     pub plural: Arc<str>,
 }
+
+/// Makes what a resource shows of an object that is stored for another; `None` where it shows nothing of it.
+pub type View = fn(Value) -> Option<Value>;
 
 /// A served resource type in one version.
 #[derive(Debug, Clone)]
@@ -46,6 +51,8 @@ pub struct Resource {
     pub strategic: bool,
     /// Name of the OpenAPI component that describes it; empty when any object is accepted.
     pub schema: String,
+    /// What it shows of the stored objects, where these are another resource's.
+    pub view: Option<View>,
     /// Differs when the schema of a custom resource differs, so that clients read it again.
     pub schema_digest: u64,
 }
@@ -110,6 +117,7 @@ impl Resource {
             selectable: Vec::new(),
             strategic: false,
             schema: String::new(),
+            view: None,
             schema_digest: 0,
         }
     }
@@ -133,6 +141,22 @@ impl Resource {
     pub fn printed(mut self, columns: Columns) -> Resource {
         self.columns = columns;
         self
+    }
+
+    /// Showing the objects of another resource in another form: nothing is stored twice, and revisions and watches are those of the other.
+    #[must_use]
+    pub fn seen_as(mut self, stored: ResourceId, view: View) -> Resource {
+        self.id = stored;
+        self.view = Some(view);
+        self
+    }
+
+    /// What this resource shows of a stored object.
+    pub fn see(&self, stored: Value) -> Option<Value> {
+        match self.view {
+            None => Some(stored),
+            Some(view) => view(stored),
+        }
     }
 
     /// With these verbs.

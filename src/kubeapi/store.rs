@@ -38,7 +38,7 @@ impl ObjectName {
 pub struct Stored(Arc<str>);
 
 impl Stored {
-    fn of(object: &Value) -> Stored {
+    pub(crate) fn of(object: &Value) -> Stored {
         Stored(object.to_string().into())
     }
 
@@ -74,6 +74,8 @@ pub enum ChangeKind {
 pub struct Change {
     /// The revision that the change made.
     pub revision: u64,
+    /// Whom it happened to.
+    pub name: ObjectName,
     /// What happened.
     pub kind: ChangeKind,
     /// The object after the change.
@@ -175,6 +177,23 @@ impl Collection {
         namespace: Option<&'a str>,
         after: Option<&ObjectName>,
     ) -> impl Iterator<Item = &'a Stored> {
+        self.range_after(namespace, after).map(|(_, object)| object)
+    }
+
+    fn named_after<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        after: Option<&ObjectName>,
+    ) -> impl Iterator<Item = (ObjectName, Stored)> {
+        self.range_after(namespace, after)
+            .map(|(name, object)| (name.clone(), object.clone()))
+    }
+
+    fn range_after<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+        after: Option<&ObjectName>,
+    ) -> impl Iterator<Item = (&'a ObjectName, &'a Stored)> {
         let start = match (after, namespace) {
             (Some(after), _) => Bound::Excluded(after.clone()),
             (None, Some(namespace)) => Bound::Included(ObjectName::new(Some(namespace), "")),
@@ -183,7 +202,6 @@ impl Collection {
         self.objects
             .range((start, Bound::Unbounded))
             .take_while(move |(key, _)| namespace.is_none_or(|namespace| *key.namespace == *namespace))
-            .map(|(_, object)| object)
     }
 }
 
@@ -246,6 +264,44 @@ impl Store {
                 items.in_namespace_after(namespace, after).cloned().collect()
             }),
         }
+    }
+
+    /// The objects after a position as they were at a revision, worked out backwards from the history.
+    pub fn list_at(
+        &self,
+        resource: &ResourceId,
+        namespace: Option<&str>,
+        after: Option<&ObjectName>,
+        revision: u64,
+    ) -> Result<Vec<Stored>, Expired> {
+        let mut state = self.lock();
+        let collection = state.collection(resource);
+        if revision < collection.complete_from {
+            return Err(Expired {
+                asked: revision,
+                oldest: collection.complete_from,
+            });
+        }
+        let start = collection.changes.partition_point(|change| change.revision <= revision);
+        if start == collection.changes.len() {
+            return Ok(collection.in_namespace_after(namespace, after).cloned().collect());
+        }
+        let mut items: BTreeMap<ObjectName, Stored> = collection.named_after(namespace, after).collect();
+        let is_listed = |name: &ObjectName| {
+            namespace.is_none_or(|namespace| *name.namespace == *namespace) && after.is_none_or(|after| name > after)
+        };
+        for change in collection
+            .changes
+            .range(start..)
+            .rev()
+            .filter(|change| is_listed(&change.name))
+        {
+            match &change.previous {
+                Some(previous) => drop(items.insert(change.name.clone(), previous.clone())),
+                None => drop(items.remove(&change.name)),
+            }
+        }
+        Ok(items.into_values().collect())
     }
 
     /// Every object of every collection with the revision, for a snapshot.
@@ -367,9 +423,10 @@ impl Transaction<'_> {
         let stored = Stored::of(&object);
         let history = self.state.history;
         let collection = self.state.collection(resource);
-        let previous = collection.objects.insert(name, stored.clone());
+        let previous = collection.objects.insert(name.clone(), stored.clone());
         let change = Change {
             revision,
+            name,
             kind: if previous.is_some() {
                 ChangeKind::Modified
             } else {
@@ -397,6 +454,7 @@ impl Transaction<'_> {
         let history = self.state.history;
         let change = Change {
             revision,
+            name,
             kind: ChangeKind::Deleted,
             object: Stored::of(&last),
             previous: Some(previous),
@@ -509,6 +567,38 @@ mod tests {
             1,
             "the newest stays, however large"
         );
+    }
+
+    #[test]
+    fn a_list_of_an_earlier_revision_is_what_it_was_then() {
+        let store = Store::new(0, 10);
+        for name in ["a", "b", "c"] {
+            store.upsert(&pods(), pod(name, "1"));
+        }
+        let then = store.revision();
+        store.upsert(&pods(), pod("b", "2"));
+        store.remove(&pods(), Some("a"), "c");
+        store.upsert(&pods(), pod("b", "3"));
+        store.upsert(&pods(), pod("d", "1"));
+        store.remove(&pods(), Some("a"), "a");
+        store.upsert(&pods(), pod("a", "9"));
+        let seen = |after: Option<&ObjectName>, revision| -> Vec<(String, String)> {
+            let items = store.list_at(&pods(), Some("a"), after, revision).unwrap();
+            let text = |object: &Value, pointer: &str| object.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+            let pair = |item: Stored| (text(&item.value(), "/metadata/name"), text(&item.value(), "/x"));
+            items.into_iter().map(pair).collect()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        assert_eq!(seen(None, then), pairs(&[("a", "1"), ("b", "1"), ("c", "1")]));
+        let after = ObjectName::new(Some("a"), "a");
+        assert_eq!(seen(Some(&after), then), pairs(&[("b", "1"), ("c", "1")]));
+        assert_eq!(seen(None, store.revision()), pairs(&[("a", "9"), ("b", "3"), ("d", "1")]));
+        for n in 0..20 {
+            store.upsert(&pods(), pod("b", &format!("x{n}")));
+        }
+        assert!(store.list_at(&pods(), Some("a"), None, then).is_err());
     }
 
     #[test]

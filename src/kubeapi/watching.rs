@@ -179,16 +179,18 @@ impl WatchView {
 
     /// What a watch with this selection sees of a change: an object that leaves the selection is deleted for it.
     fn show(&self, change: &Change) -> Option<(&'static str, Value)> {
-        let object = change.object.value();
-        let previous = change.previous.as_ref().map(Stored::value);
-        let was = previous.as_ref().is_some_and(|previous| self.selects(previous));
-        let is = change.kind != ChangeKind::Deleted && self.selects(&object);
-        match (was, is) {
-            (false, true) => Some(("ADDED", object)),
-            (true, true) => Some(("MODIFIED", object)),
-            (true, false) if change.kind == ChangeKind::Deleted => Some(("DELETED", object)),
-            (true, false) => Some(("DELETED", left_selection(previous.unwrap_or_default(), change.revision))),
-            (false, false) => None,
+        let selected = |stored: &Stored| self.resource.see(stored.value()).filter(|object| self.selects(object));
+        let previous = change.previous.as_ref().and_then(selected);
+        let current = Some(&change.object)
+            .filter(|_| change.kind != ChangeKind::Deleted)
+            .and_then(selected);
+        match (previous, current) {
+            (None, Some(object)) => Some(("ADDED", object)),
+            (Some(_), Some(object)) => Some(("MODIFIED", object)),
+            // The last state stands under the revision of the removal already.
+            (Some(_), None) if change.kind == ChangeKind::Deleted => Some(("DELETED", self.resource.see(change.object.value())?)),
+            (Some(previous), None) => Some(("DELETED", left_selection(previous, change.revision))),
+            (None, None) => None,
         }
     }
 

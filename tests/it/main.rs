@@ -18,6 +18,7 @@ mod faults;
 mod generated_patches;
 mod harness;
 mod hub;
+mod hub_api;
 mod hub_repositories;
 mod kubectl;
 mod plan;

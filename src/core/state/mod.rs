@@ -1,6 +1,7 @@
 //! The state branch as a value: what the hub decided, cluster by cluster. [`files`] maps it to YAML, [`tree`] to git objects,
 //! [`read`] back again. Touches no repository.
 
+mod births;
 mod files;
 mod message;
 mod read;
@@ -18,6 +19,7 @@ use crate::core::render::AppliedOverride;
 use crate::core::schedule::{Bindings, Cluster, Exclusion};
 use registrations::Registrations;
 
+pub use births::first_commits;
 pub use files::{LAYOUT_FILE, LAYOUT_VERSION, binding_status, managed_cluster_object};
 pub use message::CommitMessage;
 pub use read::{Load, MAX_FAN_OUT, ReadError, read};

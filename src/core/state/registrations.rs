@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use crate::core::api::cluster::Taint;
 use crate::core::ids::ClusterId;
 use crate::core::selector::Labels;
 
@@ -35,6 +36,12 @@ pub struct Registration {
     /// Labels as they were approved; below `node.clusternet.io/` as the cluster reported them last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    /// Taints that people set through the hub's API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+    /// When it first asked, RFC 3339; absent where an earlier version did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<String>,
     /// How it stands.
     pub decision: Decision,
     /// `sha256:` digest of the registered public key.

@@ -3,6 +3,11 @@
 //! Work follows the change. A revision is compared with the one before it, a cluster's live facts with those that were shown, both by pointer;
 //! what differs is shown again, and Subscriptions, whose status is a sum over clusters, at most ten times a second.
 
+mod applications;
+mod births;
+mod clusters;
+mod definitions;
+mod git_kinds;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,30 +17,35 @@ use std::time::Duration;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
-use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::objects::Reported;
+use self::applications::{Progress, subscription_conditions};
+use self::births::Births;
+use self::clusters::Shown;
+use self::objects::Transitions;
 use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
-use super::readiness::{Readiness, ready};
-use super::registry::{Live, Registry};
+use super::registry::Registry;
 use super::revision::Revision;
 use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
-use crate::core::ids::{ClusterId, ObjectId, ObjectKey};
-use crate::core::index::{Definition, OverrideKind, Reading, is_chart};
+use crate::core::ids::{ClusterId, ObjectId};
+use crate::core::index::{Reading, Subscription};
 use crate::core::object::Object;
-use crate::core::state::{DescriptionState, description_directory, subscription_of};
-use crate::core::status::DescriptionReport;
-use crate::core::taint::Taint;
+use crate::core::state::description_directory;
+use crate::git::Contents;
 use crate::kubeapi::{ResourceId, Store};
 
 /// How often readiness is looked at without any news, and clusters whose news found the queue full.
 const TICK: Duration = Duration::from_secs(10);
 /// Subscriptions that change again and again are shown at most this often.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Clusters that are named where a Subscription is not everywhere yet.
+const MOST_NAMED: usize = 3;
+/// The annotation that says where git defines an object, `<file>:<line>`.
+pub(super) const SOURCE_ANNOTATION: &str = "branchline.io/source";
 
 type Key = (String, String);
 
@@ -45,28 +55,34 @@ pub struct Projection {
     registry: Arc<Registry>,
     facts: Arc<LiveFacts>,
     metrics: Arc<Metrics>,
+    /// Reads the state branch, for what a revision names and does not hold.
+    contents: Option<Contents>,
     /// What is shown.
     revision: Arc<Revision>,
     clusters: HashMap<String, Shown>,
     /// Errors by Subscription, `<namespace>/<name>`.
     errors: HashMap<String, Vec<String>>,
-    /// In how many clusters a Subscription is applied.
-    done: HashMap<Key, usize>,
+    /// How far each Subscription is.
+    progress: HashMap<Key, Sum>,
     /// Subscriptions that have to be shown again.
     stale: BTreeSet<Key>,
     shown_at: Instant,
+    births: Births,
+    /// Namespaces that git names.
+    source_namespaces: BTreeSet<String>,
+    /// When this began, and whether what it sees for the first time was there before.
+    started: Timestamp,
+    opening: bool,
 }
 
-/// What is shown of one cluster.
+/// A Subscription over all of its clusters.
 #[derive(Default)]
-struct Shown {
-    live: Option<Arc<Live>>,
-    readiness: Option<Readiness>,
-    taint: Option<Taint>,
-    /// Descriptions whose content changed after the agent's last report.
-    outdated: BTreeSet<String>,
-    /// Descriptions that are applied and well.
-    done: BTreeSet<String>,
+struct Sum {
+    /// In how many it is applied and well.
+    done: usize,
+    /// Dedicated namespaces of those where it fails.
+    failing: BTreeSet<Arc<str>>,
+    since: Transitions,
 }
 
 fn resource(group: &str, plural: &str) -> ResourceId {
@@ -84,25 +100,40 @@ impl Projection {
             registry,
             facts,
             metrics,
+            contents: None,
             revision: Arc::default(),
             clusters: HashMap::new(),
             errors: HashMap::new(),
-            done: HashMap::new(),
+            progress: HashMap::new(),
             stale: BTreeSet::new(),
             shown_at: Instant::now(),
+            births: Births::default(),
+            source_namespaces: BTreeSet::new(),
+            started: Timestamp::now(),
+            opening: true,
         }
     }
 
-    /// Follows revisions and live facts until the token ends.
+    /// Reads what it needs of the state branch from this repository.
+    #[must_use]
+    pub fn reading(mut self, contents: Option<Contents>) -> Self {
+        self.contents = contents;
+        self
+    }
+
+    /// Follows revisions and live facts until the token ends; `log` brings the log of the state branch as it was at the start.
     pub async fn run(
         mut self,
         mut revisions: watch::Receiver<Arc<Revision>>,
         mut changed: mpsc::Receiver<ClusterId>,
+        mut log: oneshot::Receiver<String>,
         stop: CancellationToken,
     ) {
         let mut ticks = tokio::time::interval(TICK);
         let first = revisions.borrow_and_update().clone();
         self.show_revision(first);
+        self.opening = false;
+        let mut waits_for_log = true;
         loop {
             let due = self.shown_at + PAUSE;
             tokio::select! {
@@ -118,6 +149,10 @@ impl Projection {
                     let Some(cluster) = cluster else { return };
                     self.show_news_of(&cluster);
                 }
+                log = &mut log, if waits_for_log => {
+                    waits_for_log = false;
+                    self.learn_births(&log.unwrap_or_default());
+                }
                 () = tokio::time::sleep_until(due), if !self.stale.is_empty() => self.show_stale(),
                 _ = ticks.tick() => self.look_around(),
             }
@@ -129,6 +164,9 @@ impl Projection {
         if !Arc::ptr_eq(&before.diagnostics, &revision.diagnostics) {
             self.read_errors(&revision);
         }
+        if !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
+            self.show_source(&before, &revision);
+        }
         if !Arc::ptr_eq(&before.state, &revision.state) || !before.trees.ptr_eq(&revision.trees) {
             self.show_clusters(&before, &revision);
             self.show_registrations(&before, &revision);
@@ -139,11 +177,40 @@ impl Projection {
         if before.pending != revision.pending {
             self.show_waiting(&before, &revision);
         }
-        if !Arc::ptr_eq(&before.snapshot, &revision.snapshot) {
-            self.show_overrides(&before, &revision);
-            self.show_charts(&before, &revision);
-        }
         self.show_stale();
+    }
+
+    /// Shows the Descriptions of which something else waits than before, and marks their Subscriptions.
+    fn show_waiting(&mut self, before: &Revision, now: &Revision) {
+        let all = before.pending.iter().chain(now.pending.iter());
+        let concerned: BTreeSet<(&str, &str)> = all
+            .map(|change| (change.cluster.as_str(), change.subscription.as_str()))
+            .collect();
+        for (cluster, subscription) in concerned {
+            if before.waiting(cluster, subscription) == now.waiting(cluster, subscription) {
+                continue;
+            }
+            if let Some((namespace, name)) = subscription.split_once('/') {
+                self.show_descriptions(cluster, &[description_directory(namespace, name)]);
+                self.stale.insert((namespace.to_owned(), name.to_owned()));
+            }
+        }
+    }
+
+    /// When something that is seen for the first time came; unknown for what was there before.
+    fn now_unless_opening(&self) -> Option<Timestamp> {
+        (!self.opening).then(Timestamp::now)
+    }
+
+    /// Shows everything that was there at the start again, with when it came.
+    fn learn_births(&mut self, log: &str) {
+        self.births.learn(log, self.started);
+        let revision = Arc::clone(&self.revision);
+        for (namespace, state) in &revision.state.clusters {
+            let names: Vec<String> = state.descriptions.keys().cloned().collect();
+            self.show_descriptions(namespace, &names);
+        }
+        self.stale.extend(revision.state.subscriptions.keys().cloned());
     }
 
     /// Sorts errors by Subscription once, and marks those whose errors are others than before.
@@ -166,164 +233,6 @@ impl Projection {
         }
     }
 
-    fn show_clusters(&mut self, before: &Revision, now: &Revision) {
-        let time = Timestamp::now();
-        for namespace in &changed_namespaces(before, now) {
-            let namespace: &str = namespace;
-            let record = now.state.managed_clusters.get(namespace);
-            let earlier = before.state.managed_clusters.get(namespace);
-            let mut changed = self.changed_descriptions(namespace, before, now);
-            let tree = |revision: &Revision| record.and_then(|record| revision.trees.get(record.cluster.id.as_ref()?).copied());
-            // The report may have been here before the revision.
-            changed.extend(self.take_up_to_date(namespace, tree(now)));
-            if record != earlier || tree(before) != tree(now) {
-                self.show_cluster(namespace, time);
-            }
-            self.show_descriptions(namespace, &changed);
-            match (record, earlier) {
-                (None, Some(earlier)) => {
-                    self.store.remove(
-                        &resource(CLUSTERS_GROUP, "managedclusters"),
-                        Some(namespace),
-                        &earlier.cluster.name,
-                    );
-                    self.clusters.remove(namespace);
-                }
-                (Some(record), Some(earlier)) if record.cluster.name != earlier.cluster.name => {
-                    self.store.remove(
-                        &resource(CLUSTERS_GROUP, "managedclusters"),
-                        Some(namespace),
-                        &earlier.cluster.name,
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The Descriptions of a cluster that came, went or changed; what was reported of a content that changed is out of date.
-    fn changed_descriptions(&mut self, namespace: &str, before: &Revision, now: &Revision) -> Vec<String> {
-        static NONE: BTreeMap<String, Arc<DescriptionState>> = BTreeMap::new();
-        let old = before
-            .state
-            .clusters
-            .get(namespace)
-            .map_or(&NONE, |state| &state.descriptions);
-        let new = now.state.clusters.get(namespace).map_or(&NONE, |state| &state.descriptions);
-        let differs = |name: &&String| match (old.get(*name), new.get(*name)) {
-            (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.id != new.id,
-            _ => true,
-        };
-        let changed: Vec<String> = keys(old, new).into_iter().filter(differs).cloned().collect();
-        let outdated = &mut self.clusters.entry(namespace.to_owned()).or_default().outdated;
-        outdated.extend(changed.iter().filter(|name| old.contains_key(*name)).cloned());
-        changed
-    }
-
-    /// The Descriptions that were out of date, once the agent's last report is about the desired tree.
-    fn take_up_to_date(&mut self, namespace: &str, desired: Option<ObjectId>) -> BTreeSet<String> {
-        let shown = self.clusters.entry(namespace.to_owned()).or_default();
-        let reported = shown.live.as_ref().and_then(|live| live.reported);
-        if desired.is_some() && reported == desired {
-            std::mem::take(&mut shown.outdated)
-        } else {
-            BTreeSet::new()
-        }
-    }
-
-    /// Shows what is new of a cluster's agent.
-    fn show_news_of(&mut self, cluster: &ClusterId) {
-        let registrations = &self.revision.state.registrations.clusters;
-        if let Some(namespace) = registrations.get(cluster).map(|known| known.dedicated_namespace.clone()) {
-            self.show_news(&namespace, Timestamp::now());
-        }
-    }
-
-    fn show_news(&mut self, namespace: &str, now: Timestamp) {
-        let Some(id) = self.id_of(namespace) else { return };
-        let live = self.registry.get(&id);
-        let shown = self.clusters.entry(namespace.to_owned()).or_default();
-        let readiness = ready(live.as_deref(), now);
-        let taint = self.facts.note(&id, &readiness, now);
-        let same = match (&shown.live, &live) {
-            (Some(shown), Some(live)) => Arc::ptr_eq(shown, live),
-            (None, None) => true,
-            _ => false,
-        };
-        if same && shown.readiness.as_ref() == Some(&readiness) && shown.taint == taint {
-            return;
-        }
-        let connected = |live: &Option<Arc<Live>>| live.as_ref().is_some_and(|live| live.is_connected());
-        let mut changed = changed_reports(shown.live.as_deref(), live.as_deref());
-        if connected(&shown.live) != connected(&live) {
-            // What waits says for whom.
-            let all = self.revision.state.clusters.get(namespace);
-            changed = all.into_iter().flat_map(|state| state.descriptions.keys()).cloned().collect();
-        }
-        shown.live = live;
-        changed.extend(self.take_up_to_date(namespace, self.revision.trees.get(&id).copied()));
-        self.show_cluster(namespace, now);
-        self.show_descriptions(namespace, &changed);
-    }
-
-    fn id_of(&self, namespace: &str) -> Option<ClusterId> {
-        self.revision.state.managed_clusters.get(namespace)?.cluster.id.clone()
-    }
-
-    fn show_cluster(&mut self, namespace: &str, now: Timestamp) {
-        let Some(record) = self.revision.state.managed_clusters.get(namespace) else {
-            return;
-        };
-        let shown = self.clusters.entry(namespace.to_owned()).or_default();
-        let live = shown.live.as_deref();
-        let readiness = ready(live, now);
-        let id = record.cluster.id.as_ref();
-        shown.taint = id.and_then(|id| self.facts.note(id, &readiness, now));
-        let object = objects::managed_cluster(&self.revision, record, live, &readiness, shown.taint.as_ref());
-        shown.readiness = Some(readiness);
-        put(&self.store, CLUSTERS_GROUP, "managedclusters", object);
-    }
-
-    fn show_descriptions(&mut self, namespace: &str, names: &[String]) {
-        let shown = self.clusters.entry(namespace.to_owned()).or_default();
-        let live = shown.live.as_deref();
-        for name in names {
-            let cluster = self
-                .revision
-                .state
-                .managed_clusters
-                .get(namespace)
-                .map(|record| &record.cluster);
-            let state = self.revision.state.description(namespace, name);
-            let done = if let (Some(cluster), Some(state)) = (cluster, state) {
-                let reported = match live.and_then(|live| live.descriptions.get(name)) {
-                    None => Reported::Never,
-                    Some(_) if shown.outdated.contains(name) => Reported::Before,
-                    Some(report) => Reported::Now(report),
-                };
-                let object = objects::description(&self.revision, cluster, name, state, &reported, live);
-                put(&self.store, APPS_GROUP, "descriptions", object);
-                reported.is_done()
-            } else {
-                self.store
-                    .remove(&resource(APPS_GROUP, "descriptions"), Some(namespace), name);
-                shown.outdated.remove(name);
-                false
-            };
-            let was_done = if done {
-                !shown.done.insert(name.clone())
-            } else {
-                shown.done.remove(name)
-            };
-            if let (true, Some((namespace, name))) = (done != was_done, subscription_of(name)) {
-                let key = (namespace.to_owned(), name.to_owned());
-                let sum = self.done.entry(key.clone()).or_default();
-                *sum = if done { *sum + 1 } else { sum.saturating_sub(1) };
-                self.stale.insert(key);
-            }
-        }
-    }
-
     fn show_registrations(&mut self, before: &Revision, now: &Revision) {
         let (old, new) = (&before.state.registrations.clusters, &now.state.registrations.clusters);
         for id in differing(old, new) {
@@ -342,32 +251,19 @@ impl Projection {
         }
     }
 
-    /// Shows the Descriptions of which something else waits than before, and marks their Subscriptions.
-    fn show_waiting(&mut self, before: &Revision, now: &Revision) {
-        let all = before.pending.iter().chain(now.pending.iter());
-        let concerned: BTreeSet<(&str, &str)> = all
-            .map(|change| (change.cluster.as_str(), change.subscription.as_str()))
-            .collect();
-        for (cluster, subscription) in concerned {
-            if before.waiting(cluster, subscription) == now.waiting(cluster, subscription) {
-                continue;
-            }
-            if let Some((namespace, name)) = subscription.split_once('/') {
-                self.show_descriptions(cluster, &[description_directory(namespace, name)]);
-                self.stale.insert((namespace.to_owned(), name.to_owned()));
-            }
-        }
-    }
-
     /// Marks the Subscriptions that are bound or defined otherwise than before.
     fn note_subscriptions(&mut self, before: &Revision, now: &Revision) {
-        let definition = |revision: &Revision, key: &Key| {
-            let reading = revision.snapshot.subscriptions.get(key)?;
-            reading.valid().map(|subscription| subscription.definition.digest)
-        };
+        fn definition<'r>(revision: &'r Revision, key: &Key) -> Option<&'r Arc<Subscription>> {
+            revision.snapshot.subscriptions.get(key).and_then(Reading::valid)
+        }
         for key in keys(&before.state.subscriptions, &now.state.subscriptions) {
             let bound = before.state.subscriptions.get(key) == now.state.subscriptions.get(key);
-            if !bound || definition(before, key) != definition(now, key) {
+            let defined = match (definition(before, key), definition(now, key)) {
+                (Some(old), Some(new)) => definitions::shows_the_same(&old.definition, &new.definition),
+                (None, None) => true,
+                _ => false,
+            };
+            if !bound || !defined {
                 self.stale.insert(key.clone());
             }
         }
@@ -377,63 +273,64 @@ impl Projection {
         self.shown_at = Instant::now();
         for key in std::mem::take(&mut self.stale) {
             if self.revision.state.subscriptions.contains_key(&key) {
-                let done = self.done.get(&key).copied().unwrap_or_default();
-                let errors = self
-                    .errors
-                    .get(&format!("{}/{}", key.0, key.1))
-                    .map_or(&[][..], Vec::as_slice);
-                let object = objects::subscription(&self.revision, &key, done, errors);
-                put(&self.store, APPS_GROUP, "subscriptions", object);
+                self.show_subscription(&key);
             } else {
                 self.store
                     .remove(&resource(APPS_GROUP, "subscriptions"), Some(&key.0), &key.1);
-                self.done.remove(&key);
+                self.progress.remove(&key);
+                self.births.forget_subscription(&key);
             }
         }
         self.count();
     }
 
-    fn show_overrides(&mut self, before: &Revision, now: &Revision) {
-        let (old, new) = (&before.snapshot.overrides, &now.snapshot.overrides);
-        for key in keys(old, new) {
-            let plural = match key.0 {
-                OverrideKind::Globalization => "globalizations",
-                OverrideKind::Localization => "localizations",
-                OverrideKind::Dividing => continue,
-            };
-            let namespace = Some(key.1.as_str()).filter(|namespace| !namespace.is_empty());
-            match (old.get(key).and_then(Reading::valid), new.get(key).and_then(Reading::valid)) {
-                (Some(old), Some(new)) if old.digest == new.digest => {}
-                (_, Some(new)) => put(&self.store, APPS_GROUP, plural, new.definition.object.as_value().clone()),
-                (_, None) => drop(self.store.remove(&resource(APPS_GROUP, plural), namespace, &key.2)),
-            }
-        }
-    }
-
-    fn show_charts(&self, before: &Revision, now: &Revision) {
-        let (old, new) = (charts(before), charts(now));
-        for (key, chart) in &new {
-            if old.get(key).map(|known| known.digest) != Some(chart.digest) {
-                let mut object = chart.object.as_value().clone();
-                object["metadata"]["namespace"] = serde_json::json!(key.namespace);
-                put(&self.store, APPS_GROUP, "helmcharts", object);
-            }
-        }
-        for key in old.keys().filter(|key| !new.contains_key(*key)) {
-            self.store
-                .remove(&resource(APPS_GROUP, "helmcharts"), key.namespace.as_deref(), &key.name);
-        }
-    }
-
-    /// Looks at every cluster: one that fell silent sends no news of it.
-    fn look_around(&mut self) {
+    fn show_subscription(&mut self, key: &Key) {
+        let Some(state) = self.revision.state.subscriptions.get(key) else {
+            return;
+        };
         let now = Timestamp::now();
-        let revision = Arc::clone(&self.revision);
-        for namespace in revision.state.managed_clusters.keys() {
-            self.show_news(namespace, now);
+        let born = self.births.subscription(key, (!self.opening).then_some(now));
+        let directory = description_directory(&key.0, &key.1);
+        let mut sum = self.progress.remove(key).unwrap_or_default();
+        let progress = Progress {
+            done: sum.done,
+            failing: (sum.failing.len(), self.name_failing(&sum, &directory)),
+            waiting: self.name_waiting(&state.bindings.clusters, &directory, sum.done),
+            errors: self.errors.get(&format!("{}/{}", key.0, key.1)).map_or(&[], Vec::as_slice),
+            born,
+        };
+        let conditions = subscription_conditions(state.bindings.clusters.len(), &progress);
+        let name = format!("{}/{}", key.0, key.1);
+        let waiting = self.revision.pending.iter().filter(|change| change.subscription == name);
+        let conditions = conditions.into_iter().chain(applications::pending(waiting));
+        let conditions = conditions.map(|condition| sum.since.note(&condition, now)).collect();
+        let object = applications::subscription(&self.revision, key, conditions, &progress);
+        put(&self.store, APPS_GROUP, "subscriptions", object);
+        self.progress.insert(key.clone(), sum);
+    }
+
+    /// A few clusters where a Subscription fails, each with why.
+    fn name_failing(&self, sum: &Sum, directory: &str) -> Vec<(String, String)> {
+        let name = |namespace: &Arc<str>| {
+            let cluster = &self.revision.state.managed_clusters.get(namespace)?.cluster;
+            let live = self.clusters.get(&**namespace)?.live.as_ref()?;
+            Some((cluster.name.to_string(), live.descriptions.get(directory)?.reason.clone()))
+        };
+        sum.failing.iter().take(MOST_NAMED).filter_map(name).collect()
+    }
+
+    /// A few clusters that have not applied a Subscription yet; looked for only where there are some.
+    fn name_waiting<'b>(&self, bound: &'b BTreeMap<Arc<str>, Arc<str>>, directory: &str, done: usize) -> Vec<&'b str> {
+        if done >= bound.len() {
+            return Vec::new();
         }
-        self.facts.retain(|id| revision.state.registrations.clusters.contains_key(id));
-        self.count();
+        let waits = |namespace: &str| {
+            self.clusters
+                .get(namespace)
+                .is_none_or(|shown| !shown.done.contains(directory))
+        };
+        let waiting = bound.iter().filter(|(namespace, _)| waits(namespace));
+        waiting.map(|(_, name)| &**name).take(MOST_NAMED).collect()
     }
 
     fn count(&self) {
@@ -456,17 +353,21 @@ impl Projection {
     }
 }
 
-fn put(store: &Store, group: &str, plural: &str, value: Value) {
+fn put(store: &Store, group: &str, plural: &str, mut value: Value) {
+    if value.pointer("/metadata/uid").is_none() {
+        value["metadata"]["uid"] = json!(uid(group, plural, &value));
+    }
     // Everything shown has a kind and a name; what had not could not be read in the first place.
     if let Ok(object) = Object::from_value(value) {
         store.upsert(&resource(group, plural), object);
     }
 }
 
-/// The HelmCharts that can be carried out.
-fn charts(revision: &Revision) -> BTreeMap<&ObjectKey, &Definition> {
-    let feeds = revision.snapshot.feeds.iter();
-    feeds.filter(|(key, _)| is_chart(key)).collect()
+/// Objects that nothing gives a UID get one that follows from their name, so that it is the same after each restart.
+fn uid(group: &str, plural: &str, object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let name = format!("{group}/{plural}/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
 /// The keys whose values differ.
@@ -477,32 +378,7 @@ fn differing<'a, K: Ord, V: PartialEq>(before: &'a OrdMap<K, V>, now: &'a OrdMap
     before.diff(now).map(key).collect()
 }
 
-/// The clusters whose facts or Descriptions changed, or what their agents are offered.
-fn changed_namespaces(before: &Revision, now: &Revision) -> BTreeSet<Arc<str>> {
-    let mut changed: BTreeSet<Arc<str>> = differing(&before.state.managed_clusters, &now.state.managed_clusters)
-        .into_iter()
-        .chain(differing(&before.state.clusters, &now.state.clusters))
-        .cloned()
-        .collect();
-    let offered = differing(&before.trees, &now.trees).into_iter();
-    let known = offered.filter_map(|id| now.state.registrations.clusters.get(id));
-    changed.extend(known.map(|known| Arc::from(known.dedicated_namespace.as_str())));
-    changed
-}
-
 /// The keys of two maps, each once.
 fn keys<'a, K: Ord, V>(one: &'a BTreeMap<K, V>, other: &'a BTreeMap<K, V>) -> BTreeSet<&'a K> {
     one.keys().chain(other.keys()).collect()
-}
-
-/// The names of Descriptions whose report is another than the one that was shown.
-fn changed_reports(shown: Option<&Live>, live: Option<&Live>) -> Vec<String> {
-    static NONE: BTreeMap<String, Arc<DescriptionReport>> = BTreeMap::new();
-    let shown = shown.map_or(&NONE, |live| &*live.descriptions);
-    let live = live.map_or(&NONE, |live| &*live.descriptions);
-    let differs = |name: &&String| match (shown.get(*name), live.get(*name)) {
-        (Some(shown), Some(live)) => !Arc::ptr_eq(shown, live),
-        _ => true,
-    };
-    keys(shown, live).into_iter().filter(differs).cloned().collect()
 }

@@ -1,197 +1,159 @@
-//! State, snapshot and live facts of one thing → the object that the hub's API shows. Values in, values out.
+//! State and live facts of one cluster → the objects that the hub's API shows of it. Values in, values out.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::readiness::Readiness;
-use super::super::registry::Live;
+use super::super::registry::{Live, seconds};
 use super::super::revision::Revision;
-use crate::core::api::{APPS_VERSION, CLUSTERS_VERSION};
+use crate::core::api::CLUSTERS_VERSION;
 use crate::core::ids::ObjectId;
-use crate::core::index::Reading;
-use crate::core::pipeline::Pending;
-use crate::core::schedule::Cluster;
 use crate::core::state::registrations::{Decision, Registration};
-use crate::core::state::{ClusterRecord, DescriptionState, binding_status, managed_cluster_object, subscription_of};
-use crate::core::status::{DescriptionReport, Phase};
+use crate::core::state::{ClusterRecord, managed_cluster_object};
+use crate::core::status::Phase;
 use crate::core::taint::Taint;
 
-fn condition(kind: &str, status: &str, reason: &str, message: String) -> Value {
-    json!({"type": kind, "status": status, "reason": reason, "message": message})
+/// Most names in one message.
+const MOST_NAMES: usize = 3;
+
+/// A condition before anybody knows since when it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// For example `Synced`.
+    pub(super) kind: &'static str,
+    /// `True`, `False` or `Unknown`.
+    pub(super) status: &'static str,
+    /// A word for it.
+    pub(super) reason: &'static str,
+    /// A sentence for it.
+    pub(super) message: String,
 }
 
-/// A ManagedCluster with its live facts, `taint` among them.
-pub(super) fn managed_cluster(
-    revision: &Revision,
-    record: &ClusterRecord,
-    live: Option<&Live>,
-    ready: &Readiness,
-    taint: Option<&Taint>,
-) -> Value {
+impl Condition {
+    pub(super) fn new(kind: &'static str, status: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Condition {
+            kind,
+            status,
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// As `metav1.Condition`, with since when it holds where that is known.
+    pub(super) fn to_json(&self, since: Option<Timestamp>) -> Value {
+        let mut condition = json!({"type": self.kind, "status": self.status, "reason": self.reason, "message": self.message});
+        if let Some(since) = since {
+            condition["lastTransitionTime"] = json!(seconds(since));
+        }
+        condition
+    }
+}
+
+/// Since when conditions hold, as far as this hub has seen it.
+#[derive(Debug, Default)]
+pub(super) struct Transitions(Vec<(&'static str, &'static str, Timestamp)>);
+
+impl Transitions {
+    /// The condition as an object; a status that is another than before holds from now on.
+    pub(super) fn note(&mut self, condition: &Condition, now: Timestamp) -> Value {
+        let Some(known) = self.0.iter_mut().find(|(kind, ..)| *kind == condition.kind) else {
+            self.0.push((condition.kind, condition.status, now));
+            return condition.to_json(Some(now));
+        };
+        if known.1 != condition.status {
+            *known = (condition.kind, condition.status, now);
+        }
+        condition.to_json(Some(known.2))
+    }
+}
+
+/// What is known of a cluster besides its durable facts.
+pub(super) struct ClusterFacts<'a> {
+    pub(super) live: Option<&'a Live>,
+    pub(super) taint: Option<&'a Taint>,
+    /// Conditions, as objects.
+    pub(super) conditions: Vec<Value>,
+    /// How many Descriptions are desired, and how many of them are applied and well.
+    pub(super) descriptions: (usize, usize),
+}
+
+/// A ManagedCluster with its live facts.
+pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, facts: ClusterFacts<'_>) -> Value {
     let mut object = managed_cluster_object(record);
-    let desired = record
-        .cluster
-        .id
-        .as_ref()
-        .map_or(ObjectId::EMPTY_TREE, |id| revision.tree(id));
-    let mut status = live.map_or_else(
+    let mut status = facts.live.map_or_else(
         || json!({}),
         |live| serde_json::to_value(live.status.read()).unwrap_or_default(),
     );
-    let ready = condition("Ready", ready.status, ready.reason, ready.message.clone());
-    status["conditions"] = json!([ready, synced(live, desired)]);
-    if let Some(taint) = taint {
+    status["conditions"] = Value::Array(facts.conditions);
+    let (desired, applied) = facts.descriptions;
+    status["descriptions"] = json!({"desired": desired, "applied": applied});
+    if let Some(taint) = facts.taint {
         let mut taints = record.cluster.taints.clone();
         taints.push(taint.clone());
         object["spec"]["taints"] = taints.iter().map(|taint| json!(taint.spec())).collect();
     }
     if let Some(id) = &record.cluster.id {
         object["metadata"]["uid"] = json!(id);
+        let known = revision.state.registrations.clusters.get(id);
+        add_creation(&mut object, known.and_then(|known| known.registered.as_deref()));
+    }
+    let definition = revision.snapshot.clusters.get(&*record.cluster.name);
+    if let Some(definition) = definition.and_then(|reading| reading.valid()) {
+        let place = &definition.definition;
+        object["metadata"]["annotations"] = json!({super::SOURCE_ANNOTATION: format!("{}:{}", place.file, place.line)});
     }
     object["status"] = status;
     object
 }
 
-fn synced(live: Option<&Live>, desired: ObjectId) -> Value {
+/// Adds when an object came to be, where that is known.
+pub(super) fn add_creation(object: &mut Value, created: Option<&str>) {
+    if let Some(created) = created {
+        object["metadata"]["creationTimestamp"] = json!(created);
+    }
+}
+
+/// Whether a cluster can be worked with.
+pub(super) fn ready_condition(ready: &Readiness) -> Condition {
+    Condition::new("Ready", ready.status, ready.reason, ready.message.clone())
+}
+
+/// Whether a cluster has what it should have: of so many Descriptions, so many are applied and well.
+pub(super) fn synced_condition(live: Option<&Live>, desired: ObjectId, (all, done): (usize, usize)) -> Condition {
+    let condition = |status, reason, message: String| Condition::new("Synced", status, reason, message);
     let Some(live) = live else {
-        return condition("Synced", "Unknown", "Offline", format!("desired {desired}"));
+        let message = format!("{all} Descriptions are desired; what of them is applied is told when the agent connects");
+        return condition("Unknown", "Offline", message);
     };
-    let failing: Vec<&str> = live
+    if live.applied == Some(desired) {
+        return condition(
+            "True",
+            "Applied",
+            format!("all {all} Descriptions are applied, tree {desired}"),
+        );
+    }
+    let failing: Vec<_> = live
         .descriptions
         .values()
         .filter(|report| report.phase == Phase::Failure)
-        .map(|report| report.name.as_str())
         .collect();
-    if live.applied == Some(desired) {
-        condition("Synced", "True", "Applied", format!("applied {desired}"))
-    } else if !failing.is_empty() {
-        let shown = failing.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-        condition(
-            "Synced",
-            "False",
-            "Failed",
-            format!("{} Descriptions fail: {shown}", failing.len()),
-        )
-    } else if live.is_connected() {
-        condition("Synced", "False", "Applying", format!("desired {desired}"))
-    } else {
-        condition(
-            "Synced",
-            "False",
-            "Offline",
-            format!("desired {desired}; it is delivered when the agent is back"),
-        )
+    if let Some(first) = failing.first() {
+        let names: Vec<&str> = failing.iter().take(MOST_NAMES).map(|report| &*report.name).collect();
+        let (count, names) = (failing.len(), names.join(", "));
+        return condition("False", "Failed", format!("{count} of {all} fail: {names}: {}", first.reason));
     }
+    if live.is_connected() {
+        return condition("False", "Applying", format!("{done} of {all} Descriptions are applied"));
+    }
+    let message =
+        format!("{done} of {all} Descriptions are applied; the rest, tree {desired}, is delivered when the agent is back");
+    condition("False", "Offline", message)
 }
 
-/// What is known of a Description besides its content.
-pub(super) enum Reported<'a> {
-    /// The agent has reported this about the content that is desired.
-    Now(&'a DescriptionReport),
-    /// What it reported last is about an older content.
-    Before,
-    /// It has reported nothing.
-    Never,
-}
-
-impl Reported<'_> {
-    /// Whether the desired content is applied and well.
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self, Reported::Now(report) if report.phase == Phase::Success)
-    }
-
-    fn status(&self, live: Option<&Live>) -> Value {
-        let waits = match (self, live.is_some_and(Live::is_connected)) {
-            (Reported::Now(report), _) => {
-                return json!({
-                    "phase": report.phase, "reason": report.reason,
-                    "manifestStatuses": report.objects.iter().map(|object| json!({
-                        "apiVersion": object.api_version, "kind": object.kind, "namespace": object.namespace, "name": object.name,
-                        "observedStatus": {"outcome": object.outcome, "message": object.message},
-                    })).collect::<Vec<_>>(),
-                });
-            }
-            (_, false) => "it is delivered when the agent is back",
-            (Reported::Before, true) => "a newer content is being delivered",
-            (Reported::Never, true) => "the agent has not reported it yet",
-        };
-        json!({"phase": "Pending", "reason": waits})
-    }
-}
-
-/// A Description with what its agent says of it.
-pub(super) fn description(
-    revision: &Revision,
-    cluster: &Cluster,
-    directory: &str,
-    state: &DescriptionState,
-    reported: &Reported<'_>,
-    live: Option<&Live>,
-) -> Value {
-    let feeds: Vec<Value> = state
-        .feeds
-        .iter()
-        .map(|state| serde_json::to_value(&state.feed).unwrap_or_default())
-        .collect();
-    let (namespace, name) = subscription_of(directory).unwrap_or_default();
-    let mut labels = json!({"apps.clusternet.io/subs.namespace": namespace, "apps.clusternet.io/config.kind": "Subscription"});
-    if name.len() <= 63 {
-        labels["apps.clusternet.io/subs.name"] = json!(name);
-    }
-    if let Some(id) = &cluster.id {
-        labels["clusters.clusternet.io/cluster-id"] = json!(id);
-    }
-    let mut status = reported.status(live);
-    let waiting = revision.waiting(&cluster.namespace, &format!("{namespace}/{name}"));
-    if let Some(condition) = pending(waiting.iter()) {
-        status["conditions"] = json!([condition]);
-    }
-    json!({
-        "apiVersion": APPS_VERSION, "kind": "Description",
-        "metadata": {"namespace": cluster.namespace, "name": directory, "labels": labels},
-        "spec": {"deployer": state.deployer(), "feeds": feeds}, "status": status,
-    })
-}
-
-/// How many changes that wait are named.
-const NAMED: usize = 3;
-
-/// That ApplyLater changes wait, and since when; nothing where none does.
-fn pending<'p>(waiting: impl Iterator<Item = &'p Pending> + Clone) -> Option<Value> {
-    let count = waiting.clone().count();
-    let named: Vec<String> = waiting.take(NAMED).map(ToString::to_string).collect();
-    let more = match count.saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let message = format!("the next change brings {}{more}", named.join("; "));
-    (count > 0).then(|| condition("Pending", "True", "ApplyLater", message))
-}
-
-/// A Subscription as it stands in git, with where it is bound, in how many clusters it is applied, and what is wrong with it.
-pub(super) fn subscription(revision: &Revision, key: &(String, String), done: usize, errors: &[String]) -> Value {
-    let reading = revision.snapshot.subscriptions.get(key);
-    let mut object = match reading.and_then(Reading::valid) {
-        Some(subscription) => subscription.definition.object.as_value().clone(),
-        None => json!({"apiVersion": APPS_VERSION, "kind": "Subscription", "metadata": {"name": key.1}}),
-    };
-    object["metadata"]["namespace"] = json!(key.0);
-    let state = revision.state.subscriptions.get(key);
-    let mut status = state.map(|state| binding_status(&state.bindings)).unwrap_or_default();
-    let desired = state.map_or(0, |state| state.bindings.clusters.len());
-    let valid = match errors.first() {
-        None => condition("Valid", "True", "Rendered", "carried out as it stands in git".to_owned()),
-        Some(first) => condition("Valid", "False", "Held", first.clone()),
-    };
-    status.remove("capacity");
-    status.entry("bindingClusters").or_insert_with(|| json!([]));
-    status.insert("desiredReleases".to_owned(), json!(desired));
-    status.insert("completedReleases".to_owned(), json!(done));
-    let name = format!("{}/{}", key.0, key.1);
-    let waiting = revision.pending.iter().filter(|change| change.subscription == name);
-    let conditions: Vec<Value> = [valid].into_iter().chain(pending(waiting)).collect();
-    status.insert("conditions".to_owned(), json!(conditions));
-    object["status"] = Value::Object(status);
-    object
+/// Whether one agent at a time speaks for the cluster.
+pub(super) fn single_agent_condition(live: &Live) -> Option<Condition> {
+    let message = live.rivalry()?;
+    Some(Condition::new("SingleAgent", "False", "AgentsFight", message))
 }
 
 /// A registration, without its secrets: there are none.
@@ -201,20 +163,54 @@ pub(super) fn registration_request(registration: &Registration) -> Value {
         Decision::Denied => json!("Denied"),
         Decision::Pending => Value::Null,
     };
-    let waiting = registration
-        .pending_key_digest
-        .as_ref()
-        .map(|key| format!("a new key {key} waits for branchline approve --replace-key"));
-    json!({
+    let mut status = json!({
+        "result": result, "dedicatedNamespace": registration.dedicated_namespace, "managedClusterName": registration.cluster_name,
+        "errorMessage": waits_for(registration), "keyDigest": registration.key_digest,
+    });
+    if let Some(key) = &registration.pending_key_digest {
+        status["pendingKeyDigest"] = json!(key);
+    }
+    let mut object = json!({
         "apiVersion": CLUSTERS_VERSION, "kind": "ClusterRegistrationRequest",
-        "metadata": {"name": format!("clusternet-{}", registration.cluster_id)},
+        "metadata": {
+            "name": format!("clusternet-{}", registration.cluster_id),
+            "labels": {
+                "clusters.clusternet.io/cluster-id": registration.cluster_id, "clusters.clusternet.io/cluster-name": registration.cluster_name,
+            },
+        },
         "spec": {
             "clusterId": registration.cluster_id, "clusterName": registration.cluster_name, "clusterType": registration.cluster_type,
             "clusterNamespace": registration.dedicated_namespace, "clusterLabels": registration.labels, "syncMode": "Pull",
         },
-        "status": {
-            "result": result, "dedicatedNamespace": registration.dedicated_namespace,
-            "managedClusterName": registration.cluster_name, "errorMessage": waiting.unwrap_or_default(),
-        },
-    })
+        "status": status,
+    });
+    add_creation(&mut object, registration.registered.as_deref());
+    object
+}
+
+/// What a person has to decide, and how; empty where there is nothing.
+fn waits_for(registration: &Registration) -> String {
+    let name = &registration.cluster_name;
+    match (registration.decision, &registration.pending_key_digest) {
+        (Decision::Pending, _) => format!("waits for `branchline approve {name}` or `branchline deny {name}`"),
+        (Decision::Denied, _) => format!("denied; `branchline approve {name}` lets it in after all"),
+        (Decision::Approved, Some(key)) => {
+            format!("the new key {key} waits for `branchline approve --replace-key {name}` or `branchline deny {name}`")
+        }
+        (Decision::Approved, None) => String::new(),
+    }
+}
+
+/// A namespace; the dedicated one of a cluster carries the cluster's labels.
+pub(super) fn namespace(name: &str, cluster: Option<&Registration>) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}, "status": {"phase": "Active"},
+    });
+    if let Some(cluster) = cluster {
+        object["metadata"]["labels"]["clusters.clusternet.io/cluster-id"] = json!(cluster.cluster_id);
+        object["metadata"]["labels"]["clusters.clusternet.io/cluster-name"] = json!(cluster.cluster_name);
+        add_creation(&mut object, cluster.registered.as_deref());
+    }
+    object
 }

@@ -1,0 +1,289 @@
+//! The hub's own API through the real kubectl: what is in sync, what is not and why; discovery, explanations, lists and watches; what may be
+//! written and what git owns. The agents speak the protocol and nothing more.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::apiserver;
+use crate::support::process::Output;
+use crate::support::repository::GitRepo;
+use crate::support::whole_hub::{Candidate, Joined, WholeHub, config, home};
+use crate::support::{holds, wait_until};
+
+const SHOP: &str = "apiVersion: apps.clusternet.io/v1alpha1
+kind: Subscription
+metadata: {name: web, namespace: shop}
+spec:
+  subscribers: [{clusterAffinity: {}}]
+  feeds:
+  - {apiVersion: v1, kind: ConfigMap, name: web, namespace: shop}
+  - {apiVersion: apps.clusternet.io/v1alpha1, kind: HelmChart, name: mysql, namespace: shop}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web, namespace: shop}
+data: {a: '1'}
+---
+apiVersion: apps.clusternet.io/v1alpha1
+kind: HelmChart
+metadata: {name: mysql, namespace: shop}
+spec: {repo: 'https://charts.example.org', chart: mysql, version: 9.1.8, targetNamespace: db}
+";
+
+const MORE: &str = "apiVersion: apps.clusternet.io/v1alpha1
+kind: Subscription
+metadata: {name: share, namespace: shop}
+spec:
+  schedulingStrategy: Dividing
+  dividingScheduling: {type: Static}
+  subscribers: [{clusterAffinity: {matchLabels: {nobody: here}}}]
+  feeds: [{apiVersion: apps/v1, kind: Deployment, name: api, namespace: shop}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api, namespace: shop}
+spec:
+  replicas: 6
+  selector: {matchLabels: {app: api}}
+  template:
+    metadata: {labels: {app: api}}
+    spec: {containers: [{name: api, image: api, resources: {requests: {cpu: 100m}}}]}
+---
+apiVersion: apps.clusternet.io/v1alpha1
+kind: Globalization
+metadata: {name: all}
+spec:
+  priority: 300
+  overrides: [{name: a, type: MergePatch, value: '{\"data\":{\"b\":\"2\"}}'}]
+  feed: {apiVersion: v1, kind: ConfigMap, name: web, namespace: shop}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: unfed, namespace: shop}
+stringData: {password: hunter2}
+";
+
+/// A hub over a repository with a shop, and its administrator's kubectl.
+struct Shop {
+    source: GitRepo,
+    home: TempDir,
+    hub: WholeHub,
+}
+
+impl Shop {
+    async fn open() -> Shop {
+        let (source, home) = (GitRepo::with(&[("shop.yaml", SHOP), ("more.yaml", MORE)]), home());
+        let hub = WholeHub::start(config(&source, &home)).await;
+        hub.until("the source was read", |status| status["source"].is_string()).await;
+        Shop { source, home, hub }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("data/admin.kubeconfig")
+    }
+
+    /// Runs kubectl while the hub goes on in other threads.
+    fn kubectl(&self, arguments: &[&str]) -> Output {
+        tokio::task::block_in_place(|| apiserver::kubectl(&self.kubeconfig(), arguments))
+    }
+
+    /// Waits until kubectl prints what is wanted.
+    fn wait(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+        tokio::task::block_in_place(|| {
+            wait_until(&format!("kubectl {arguments:?} is as wanted"), || {
+                let output = apiserver::kubectl(&self.kubeconfig(), arguments);
+                holds(wanted(&output.stdout), format!("{}{}", output.stdout, output.stderr))?;
+                Ok(output.stdout)
+            })
+        })
+    }
+
+    /// A cluster whose tunnel stands and whose API server is ready.
+    async fn join(&self, number: u8, name: &str) -> Joined {
+        let token = self.hub.token(None).await;
+        let candidate = Candidate::new(number, name);
+        let certificate = candidate.certificate(&self.hub, Some(&token)).await;
+        let status = json!({"status": {"k8sVersion": "v1.35.4", "livez": true, "readyz": true, "healthz": true}});
+        candidate.join(&self.hub, &certificate, status).await.unwrap()
+    }
+}
+
+/// Reports one Description of what was offered last.
+async fn report(agent: &mut Joined, applied: bool, description: Value) {
+    let offer = loop {
+        let offer = agent.offer().await;
+        if offer.tree != branchline::core::ids::ObjectId::EMPTY_TREE {
+            break offer;
+        }
+    };
+    let report = json!({
+        "epoch": offer.epoch, "generation": offer.generation, "tree": offer.tree, "held": true, "applied": applied,
+        "descriptions": [description],
+    });
+    let report = branchline::wire::control::ToHub::Report(serde_json::from_value(report).unwrap());
+    agent.sender.send(&report, b"").await.unwrap();
+}
+
+fn well() -> Value {
+    json!({"name": "shop.web", "phase": "Success", "objects": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "web", "outcome": "Applied"},
+    ]})
+}
+
+fn broken() -> Value {
+    json!({"name": "shop.web", "phase": "Failure", "reason": "1 of 2 objects fail", "objects": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "web", "outcome": "Failed",
+            "message": "ConfigMap shop/web: namespaces \"shop\" not found"},
+        {"apiVersion": "v1", "kind": "ConfigMap", "namespace": "shop", "name": "other", "outcome": "Applied"},
+    ]})
+}
+
+/// The words of the row that begins with a word.
+fn row<'t>(table: &'t str, word: &str) -> Vec<&'t str> {
+    let line = table.lines().find(|line| line.split_whitespace().any(|cell| cell == word));
+    line.unwrap_or_else(|| panic!("no {word} in\n{table}"))
+        .split_whitespace()
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_say_what_is_in_sync_what_is_not_and_why() {
+    let shop = Shop::open().await;
+    let (mut east, mut west) = (shop.join(1, "east").await, shop.join(2, "west").await);
+    report(&mut east, true, well()).await;
+    report(&mut west, false, broken()).await;
+
+    let clusters = shop.wait(&["get", "mcls", "-A"], |out| {
+        out.contains("1 of 1 fail") && out.contains("1/1")
+    });
+    let east_row = row(&clusters, "east");
+    assert_eq!(
+        (east_row[4], &east_row[5..8]),
+        ("v1.35.4", &["True", "True", "1/1"][..]),
+        "{clusters}"
+    );
+    assert!(!clusters.contains("<unknown>"), "{clusters}");
+    let west_row = row(&clusters, "west");
+    assert_eq!(&west_row[5..8], ["True", "False", "0/1"], "{clusters}");
+
+    let subscriptions = shop.wait(&["get", "subs", "-A", "-o", "wide"], |out| {
+        out.contains("fails in 1 of 2 clusters: west")
+    });
+    let web = row(&subscriptions, "web");
+    assert_eq!(&web[..6], ["shop", "web", "2", "1", "False", "True"], "{subscriptions}");
+    for word in ["Replication", "east,west", "shop.yaml:1", "ConfigMap shop/web"] {
+        assert!(subscriptions.contains(word), "{word}: {subscriptions}");
+    }
+    assert!(row(&subscriptions, "share").contains(&"Dividing"), "{subscriptions}");
+
+    let descriptions = shop.kubectl(&["get", "desc", "-n", "clusternet-west"]).ok();
+    let cells = row(&descriptions, "shop.web");
+    assert_eq!(&cells[1..4], ["Helm", "Failure", "1/2"], "{descriptions}");
+    assert!(descriptions.contains("1 of 2 objects fail"), "{descriptions}");
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_has_content_and_selectors() {
+    let shop = Shop::open().await;
+    let (mut east, mut west) = (shop.join(1, "east").await, shop.join(2, "west").await);
+    report(&mut east, true, well()).await;
+    report(&mut west, false, broken()).await;
+    shop.wait(&["get", "mcls", "-A"], |out| {
+        out.contains("1 of 1 fail") && out.contains("1/1")
+    });
+
+    let names = |what: &str, more: &[&str]| shop.kubectl(&[&["get", what, "-A", "-o", "name"], more].concat()).ok();
+    assert_eq!(
+        names("desc", &["--field-selector=status.phase=Failure"]),
+        "description.apps.clusternet.io/shop.web\n"
+    );
+    assert_eq!(names("base", &[]).lines().count(), 2);
+    assert_eq!(
+        names("mcls", &["-l", "clusters.clusternet.io/cluster-name=east"])
+            .lines()
+            .count(),
+        1
+    );
+    let id = "spec.clusterId=00000002-7a77-4a9e-8b7c-6e1b7b6f1a2b";
+    assert!(names("mcls", &["--field-selector", id]).ends_with("/west\n"));
+    assert!(names("clsrr", &["--field-selector", id]).contains("clusternet-00000002"));
+    let unknown = shop
+        .kubectl(&["get", "mcls", "-A", "--field-selector=spec.color=red"])
+        .fails_with(1);
+    assert!(unknown.contains("field label not supported: spec.color"), "{unknown}");
+
+    for (what, words) in [
+        ("base", vec!["shop.web", "east", "ConfigMap shop/web, HelmChart shop/mysql"]),
+        (
+            "hr",
+            vec!["shop.web.shop.mysql", "mysql", "9.1.8", "https://charts.example.org"],
+        ),
+        ("charts", vec!["shop", "mysql", "9.1.8", "shop.yaml:15"]),
+        ("glob", vec!["all", "ConfigMap shop/web", "300", "ApplyNow", "more.yaml:20"]),
+        (
+            "manifests",
+            vec!["clusternet-reserved", "deployment.apps.shop.api", "more.yaml:10"],
+        ),
+        ("finv", vec!["share", "Deployment shop/api", "6", "more.yaml:1"]),
+        ("clsrr", vec!["east", "Approved"]),
+        ("ns", vec!["shop", "clusternet-east", "default", "Active"]),
+    ] {
+        let table = shop.kubectl(&["get", what, "-A"]).ok();
+        for word in words {
+            assert!(table.contains(word), "{what}: no {word} in\n{table}");
+        }
+    }
+    let secret = shop
+        .kubectl(&[
+            "get",
+            "manifests",
+            "-n",
+            "clusternet-reserved",
+            "secret.shop.unfed",
+            "-o",
+            "yaml",
+        ])
+        .ok();
+    assert!(secret.contains("password") && !secret.contains("hunter2"), "{secret}");
+    let all = shop.kubectl(&["get", "clusternet", "-A"]).ok();
+    assert!(
+        all.contains("managedcluster.clusters.clusternet.io/east") && all.contains("feedinventory"),
+        "{all}"
+    );
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ages_outlive_the_hub() {
+    let shop = Shop::open().await;
+    let mut east = shop.join(1, "east").await;
+    report(&mut east, true, well()).await;
+    let born = |what: &str, namespace: &str, name: &str| {
+        let path = "jsonpath={.metadata.creationTimestamp}";
+        shop.wait(&["get", what, "-n", namespace, name, "-o", path], |out| out.ends_with('Z'))
+    };
+    let all = [
+        ("mcls", "clusternet-east", "east"),
+        ("ns", "", "clusternet-east"),
+        ("subs", "shop", "web"),
+        ("desc", "clusternet-east", "shop.web"),
+        ("base", "clusternet-east", "shop.web"),
+    ];
+    let before = all.map(|(what, namespace, name)| born(what, namespace, name));
+    let Shop { source, home, hub } = shop;
+    hub.stop().await;
+    // Ages are told in whole seconds: the next one has to be another.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let hub = WholeHub::start(config(&source, &home)).await;
+    let shop = Shop { source, home, hub };
+    let born = |what: &str, namespace: &str, name: &str| {
+        let path = "jsonpath={.metadata.creationTimestamp}";
+        shop.wait(&["get", what, "-n", namespace, name, "-o", path], |out| out.ends_with('Z'))
+    };
+    assert_eq!(all.map(|(what, namespace, name)| born(what, namespace, name)), before);
+    shop.hub.stop().await;
+}
