@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::apiserver::{ApiServer, ControllerManager, TOKEN, kubectl};
 use crate::support::https::Client;
-use crate::support::node::add_echo_pod;
+use crate::support::node::{Node, add_echo_pod};
 use crate::support::process::{Process, branchline, command, run};
 use crate::support::relay::Relay;
 use crate::support::repository::GitRepo;
@@ -95,6 +95,24 @@ fn a_pod_without_containers_echoes_and_logs() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"ping");
     assert_eq!(server.kubectl(&["logs", "echo"]).ok(), "first line\n");
+}
+
+#[test]
+fn a_node_runs_a_process_for_each_container() {
+    let server = ApiServer::start("noded");
+    let node = Node::start(&server, "one");
+    let script = "echo first; echo second; echo $GREETING > greeting; exec sleep 1000";
+    let container = json!({ "command": ["sh", "-c", script], "env": [{ "name": "GREETING", "value": "hello" }] });
+    node.run(&server, "talker", &container);
+    wait_until("it has printed both lines", || {
+        let logs = server.kubectl(&["logs", "talker", "--tail=1"]).ok();
+        holds(logs == "second\n", logs)
+    });
+    assert!(server.kubectl(&["logs", "talker", "--timestamps"]).ok().contains("Z first\n"));
+    assert_eq!(server.kubectl(&["exec", "talker", "--", "cat", "greeting"]).ok(), "hello\n");
+    let refused = server.kubectl(&["exec", "talker", "--", "sh", "-c", "exit 7"]).fails_with(7);
+    assert!(refused.contains("exit code 7"), "{refused}");
+    server.kubectl(&["delete", "pod", "talker"]).ok();
 }
 
 #[test]

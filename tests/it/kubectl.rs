@@ -15,29 +15,13 @@ use crate::support::{holds, scratch, wait_until};
 
 /// The path of a child's API on the hub.
 fn through_the_tunnel(fleet: &Fleet, cluster: usize) -> String {
-    let id = fleet.servers[cluster].cluster_id();
-    let port = fleet.hub.port();
-    format!("https://127.0.0.1:{port}/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct")
+    format!("https://127.0.0.1:{}{}", fleet.hub.port(), fleet.socket(cluster))
 }
 
 /// Runs kubectl as the hub's administrator against a child.
 fn in_child(fleet: &Fleet, arguments: &[&str]) -> Output {
     let server = through_the_tunnel(fleet, 0);
     kubectl(&fleet.hub.admin(), &[&["--server", &server], arguments].concat())
-}
-
-/// Gives the hub's administrators all rights in cluster a, by the child's own RBAC.
-fn let_admins_in(fleet: &Fleet) {
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "branchline-admins" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "branchline:admins" }],
-    });
-    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-    assert_eq!(
-        fleet.servers[0].send("POST", bindings, "application/json", &binding).status,
-        201
-    );
 }
 
 #[test]
@@ -48,7 +32,7 @@ fn the_childs_own_rules_decide_and_its_audit_log_names_the_person() {
         refused.contains("Forbidden") && refused.contains("cannot list resource \"secrets\""),
         "{refused}"
     );
-    let_admins_in(&fleet);
+    fleet.let_admins_in();
     wait_until("the administrator may create", || {
         let output = in_child(&fleet, &["create", "configmap", "by-hand", "--from-literal=a=b"]);
         holds(output.code == Some(0), output.stderr)
@@ -76,7 +60,7 @@ fn the_childs_own_rules_decide_and_its_audit_log_names_the_person() {
 #[test]
 fn a_watch_through_the_tunnel_shows_each_change_when_it_happens() {
     let fleet = Fleet::start(&["a"]);
-    let_admins_in(&fleet);
+    fleet.let_admins_in();
     wait_until("the administrator may list", || {
         let output = in_child(&fleet, &["get", "configmaps"]);
         holds(output.code == Some(0), output.stderr)
@@ -100,7 +84,7 @@ fn a_watch_through_the_tunnel_shows_each_change_when_it_happens() {
 #[test]
 fn a_watch_ends_when_its_tunnel_does() {
     let mut fleet = Fleet::start(&["a"]);
-    let_admins_in(&fleet);
+    fleet.let_admins_in();
     let id = fleet.servers[0].cluster_id();
     let path = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct/api/v1/namespaces?watch=true");
     let mut watch = wait_until("the watch is granted", || {
@@ -133,7 +117,7 @@ fn a_watch_ends_when_its_tunnel_does() {
 #[test]
 fn a_long_list_comes_through_whole() {
     let fleet = Fleet::start(&["a"]);
-    let_admins_in(&fleet);
+    fleet.let_admins_in();
     // Three times what one stream's window holds.
     let content = "x".repeat(256 * 1024);
     for name in ["one", "two", "three"] {
@@ -156,7 +140,7 @@ fn a_long_list_comes_through_whole() {
 #[test]
 fn upgrades_and_logs_go_through_the_tunnel() {
     let fleet = Fleet::start(&["a"]);
-    let_admins_in(&fleet);
+    fleet.let_admins_in();
     add_echo_pod(&fleet.servers[0]);
     let id = fleet.servers[0].cluster_id();
     let socket = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct");

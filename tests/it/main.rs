@@ -33,6 +33,7 @@ mod source;
 mod support;
 mod tour;
 mod tunnel;
+mod verbs;
 mod why;
 mod yaml;
 

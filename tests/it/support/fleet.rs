@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::apiserver::{ApiServer, AuditEvent};
@@ -184,6 +184,16 @@ impl Hub {
     /// The kubeconfig that it writes for its administrator.
     pub(crate) fn admin(&self) -> PathBuf {
         self.data().join("admin.kubeconfig")
+    }
+
+    /// Its administrator's kubeconfig with this path behind the server's address, for clients that know no such option. Each name is a file.
+    pub(crate) fn kubeconfig(&self, name: &str, path: &str) -> PathBuf {
+        let text = fs::read_to_string(self.admin()).expect("the hub has written its kubeconfig");
+        let mut config: Value = serde_saphyr::from_str(&text).expect("a kubeconfig is YAML");
+        config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{}{path}", self.port).into();
+        let file = self.directory.path().join(format!("{name}.kubeconfig"));
+        fs::write(&file, config.to_string()).expect("a file in the scratch directory can be written");
+        file
     }
 
     /// Its CA certificate, PEM.
@@ -450,6 +460,32 @@ impl Fleet {
             .into_iter()
             .filter(AuditEvent::is_write)
             .collect()
+    }
+
+    /// Gives the hub's administrators all rights in every cluster, by each cluster's own RBAC, and waits until that counts.
+    #[track_caller]
+    pub(crate) fn let_admins_in(&self) {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "branchline-admins" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "branchline:admins" }],
+        });
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        for server in &self.servers {
+            assert_eq!(server.send("POST", path, "application/json", &binding).status, 201);
+        }
+        for cluster in 0..self.servers.len() {
+            wait_until("the administrators may do everything", || {
+                let answer = self.hub.client().get(&format!("{}/api/v1/secrets", self.socket(cluster)))?;
+                holds(answer.status == 200, answer.body)
+            });
+        }
+    }
+
+    /// The path of a cluster's own API on the hub.
+    pub(crate) fn socket(&self, cluster: usize) -> String {
+        let id = self.servers[cluster].cluster_id();
+        format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct")
     }
 
     /// The commit of the state branch.

@@ -10,6 +10,7 @@ pub(crate) mod node;
 pub(crate) mod pki;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod reach;
 pub(crate) mod relay;
 pub(crate) mod repository;
 pub(crate) mod samples;

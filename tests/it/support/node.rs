@@ -1,21 +1,87 @@
-//! A node without containers: what an API server dials for exec, attach, port-forward and logs. Upgraded connections echo every byte.
+//! Nodes without containers: what an API server dials for exec, attach, port-forward and logs. [`Node`] runs a local process for each
+//! container; the echo pod is not even that: its upgraded connections echo every byte.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::apiserver::ApiServer;
+use super::process::{Process, command};
+use super::tools::tool;
+use super::{holds, scratch, wait_until};
 
 /// Adds a node that has these labels and runs nothing.
 pub(crate) fn add_node(server: &ApiServer, name: &str, labels: &Value) {
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
     let answer = server.send("POST", "/api/v1/nodes", "application/json", &node);
     assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+/// A node program beside an API server (tests/tools/programs/node). Its pods' processes end with it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Before the directory, so that its log is still there when it is dropped.
+    _process: Process,
+    name: String,
+    directory: TempDir,
+}
+
+impl Node {
+    /// Starts a node of this name and waits until it takes pods of namespace `default`.
+    pub(crate) fn start(server: &ApiServer, name: &str) -> Self {
+        let directory = scratch(name);
+        let mut command = command(&tool("node"), directory.path());
+        command.args(["--name", name, "--dir"]).arg(directory.path().join("pods"));
+        command.arg("--kubeconfig").arg(server.kubeconfig());
+        let mut process = Process::start(&format!("node {name}"), command, &directory.path().join("log"));
+        process.wait_log("serves on");
+        add_service_account(server);
+        Node {
+            _process: process,
+            name: name.to_owned(),
+            directory,
+        }
+    }
+
+    /// Runs a pod in namespace `default` with these fields besides its container's name, and waits until it runs.
+    pub(crate) fn run(&self, server: &ApiServer, name: &str, container: &Value) {
+        let mut fields = json!({ "name": "main", "image": "none" });
+        for (field, value) in container.as_object().into_iter().flatten() {
+            fields[field] = value.clone();
+        }
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+            "spec": { "nodeName": self.name, "terminationGracePeriodSeconds": 0, "containers": [fields] },
+        });
+        let answer = server.send("POST", "/api/v1/namespaces/default/pods", "application/json", &pod);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        wait_until(&format!("pod {name} runs"), || {
+            let pod = server
+                .get(&format!("/api/v1/namespaces/default/pods/{name}"))
+                .unwrap_or_default();
+            holds(pod["status"]["phase"] == "Running", pod.to_string())
+        });
+    }
+
+    /// The directory in which a pod's process runs.
+    pub(crate) fn directory_of(&self, pod: &str) -> PathBuf {
+        self.directory.path().join("pods/default").join(pod).join("main")
+    }
+}
+
+/// Pods are refused in a namespace without its default account, which only the controller manager makes.
+fn add_service_account(server: &ApiServer) {
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+    let path = "/api/v1/namespaces/default/serviceaccounts";
+    let answer = server.send("POST", path, "application/json", &account);
+    assert!([201, 409].contains(&answer.status), "{}", answer.body);
 }
 
 /// Adds a node and a pod `default/echo` that runs on it to this cluster. The node answers as long as the test process lives.
@@ -37,16 +103,12 @@ pub(crate) fn add_echo_pod(server: &ApiServer) {
             "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
         },
     });
-    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+    add_service_account(server);
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "echo" },
         "spec": { "nodeName": "echo", "containers": [{ "name": "echo", "image": "none" }] },
     });
-    for (path, object) in [
-        ("/api/v1/nodes", node),
-        ("/api/v1/namespaces/default/serviceaccounts", account),
-        ("/api/v1/namespaces/default/pods", pod),
-    ] {
+    for (path, object) in [("/api/v1/nodes", node), ("/api/v1/namespaces/default/pods", pod)] {
         let answer = server.send("POST", path, "application/json", &object);
         assert_eq!(answer.status, 201, "{path}: {}", answer.body);
     }
