@@ -9,8 +9,6 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
@@ -18,14 +16,12 @@ use crate::cluster::{ApiError, Cluster};
 use crate::tunnel::TunnelStream;
 use crate::tunnel::control::read_header;
 use crate::tunnel::http::{
-    Body, asks_for_upgrade, full, remove_caller_credentials, remove_hop_by_hop, serve, splice, stream as stream_body,
+    Body, asks_for_upgrade, full, hand_over, remove_caller_credentials, remove_hop_by_hop, serve, stream as stream_body,
 };
 use crate::wire::header::{ProxyHeader, StreamHeader};
 
 /// How long a stream may be open without saying what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one side of an upgraded connection may go on after the other has finished.
-const LINGER: Duration = Duration::from_secs(60);
 /// The only target: the cluster's own API server.
 const DIRECT: &str = "direct";
 
@@ -91,19 +87,6 @@ async fn send_on(mut request: Request<Incoming>, identity: HeaderMap, cluster: &
         None => remove_hop_by_hop(response.headers_mut()),
     }
     Ok(response.map(stream_body))
-}
-
-/// Lives as long as the upgraded connection: it ends with either side, and the caller's side ends with the tunnel.
-fn hand_over(caller: OnUpgrade, upstream: OnUpgrade) {
-    tokio::spawn(async move {
-        let (caller, upstream) = match tokio::try_join!(caller, upstream) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "an upgraded connection was not handed over"),
-        };
-        if let Err(error) = splice(TokioIo::new(caller), TokioIo::new(upstream), LINGER).await {
-            tracing::debug!(%error, "an upgraded connection ended early");
-        }
-    });
 }
 
 /// The headers by which the API server knows for whom it works; nothing without a user.

@@ -14,10 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::{Body, BoxError, headers, splice, stream};
+use super::{Body, BoxError, hand_over, headers, stream};
 
-/// How long one side of a handed-over connection may go on after the other has finished.
-const LINGER: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADER_BYTES: usize = 256 << 10;
 
@@ -72,18 +70,6 @@ fn answer(mut response: Response<Incoming>, caller: Option<OnUpgrade>) -> Result
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(stream))
-}
-
-fn hand_over(caller: OnUpgrade, upstream: OnUpgrade) {
-    tokio::spawn(async move {
-        let (caller, upstream) = match tokio::try_join!(caller, upstream) {
-            Ok(both) => both,
-            Err(error) => return debug!(error = %error, "an upgraded connection was not handed over"),
-        };
-        if let Err(error) = splice(TokioIo::new(caller), TokioIo::new(upstream), LINGER).await {
-            debug!(error = %error, "an upgraded connection ended early");
-        }
-    });
 }
 
 /// A server, unlike a proxy, wants path and query alone, and HTTP/1.1 whatever the caller spoke.

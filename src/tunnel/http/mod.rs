@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 
 pub use forward::{ForwardError, forward, serve};
 pub use headers::{asks_for_upgrade, remove_caller_credentials, remove_hop_by_hop};
-pub use splice::splice;
+pub use splice::{hand_over, splice};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
