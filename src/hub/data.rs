@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::ca::CertificateAuthority;
 use crate::core::access::{ADMINS, renewal_time};
+use crate::core::index::{Access, kept_text, read_kept};
 use crate::core::yaml;
 
 /// Life of the administrator's certificate; a start past two thirds of it writes a new one.
@@ -140,6 +141,11 @@ impl DataDirectory {
         Ok(path)
     }
 
+    /// Where roles and bindings are kept.
+    pub fn access_file(&self) -> AccessFile {
+        AccessFile(self.path.join("access.json"))
+    }
+
     /// What cannot be read is as good as lost, which is allowed here.
     fn remembered(&self) -> Remembered {
         let text = fs::read_to_string(self.path.join("hub.json")).unwrap_or_default();
@@ -149,6 +155,23 @@ impl DataDirectory {
     fn remember(&self, remembered: &Remembered) -> Result<(), DataError> {
         let path = self.path.join("hub.json");
         write_private(&path, json!(remembered).to_string().as_bytes())
+    }
+}
+
+/// The roles and bindings that counted last, for a start while a file below `hub/` does not parse. Lost, such a start grants nobody but
+/// administrators anything until the file is repaired.
+#[derive(Debug, Clone)]
+pub struct AccessFile(PathBuf);
+
+impl AccessFile {
+    /// What was kept; nothing where it is lost.
+    pub fn load(&self) -> Access {
+        read_kept(&fs::read_to_string(&self.0).unwrap_or_default())
+    }
+
+    /// Keeps what counts now.
+    pub fn store(&self, access: &Access) -> Result<(), DataError> {
+        write_private(&self.0, kept_text(access).as_bytes())
     }
 }
 

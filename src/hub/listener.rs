@@ -56,9 +56,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Who it is, at this time.
+    /// Who it is by its certificate, at this time.
     pub fn identity(&self, now: SystemTime) -> Identity {
         self.credential.at(now)
+    }
+
+    /// Until when its certificate counts.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.credential.not_after()
     }
 }
 

@@ -2,16 +2,18 @@
 //! body, never reuses a stream, never passes on what a caller asserts about itself.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::{FORWARDED, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use tracing::debug;
 
 use super::answer::refused;
+use super::gate::{Admitted, Gate};
 use super::listener::Peer;
-use crate::core::access::{Refusal, User, authorize_user};
+use crate::core::access::Refusal;
+use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
 use crate::core::ids::ClusterId;
 use crate::tunnel::control::write_header;
 use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
@@ -28,6 +30,9 @@ const FORWARDED_BY_OTHERS: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto",
 pub trait Tunnels: Send + Sync + 'static {
     /// Looks up what a path names, normally a cluster's id.
     fn find(&self, cluster: &str) -> Lookup;
+
+    /// How rules may name what a path names; `None` for a cluster that nobody has heard of.
+    fn names(&self, cluster: &str) -> Option<ClusterNames>;
 }
 
 /// What is known of a cluster.
@@ -58,12 +63,13 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Proxy<T> {
     tunnels: Arc<T>,
+    gate: Arc<Gate>,
 }
 
 impl<T: Tunnels> Proxy<T> {
-    /// Passes requests on to the clusters that `tunnels` knows.
-    pub fn new(tunnels: Arc<T>) -> Self {
-        Proxy { tunnels }
+    /// Passes those requests on that `gate` lets in, to the clusters that `tunnels` knows.
+    pub fn new(tunnels: Arc<T>, gate: Arc<Gate>) -> Self {
+        Proxy { tunnels, gate }
     }
 
     /// The cluster's answer to a request; `rest` is path and query at its API server.
@@ -84,19 +90,18 @@ impl<T: Tunnels> Proxy<T> {
         rest: &str,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Refusal> {
-        let identity = peer.identity(SystemTime::now());
-        let user = authorize_user(&identity, &format!("send requests to cluster {cluster}"))?;
-        refuse_impersonation(request.headers())?;
+        let admitted = self.admit(peer, cluster, rest, &request).await?;
+        // Whoever may not reach a cluster does not learn whether there is one.
         let (id, tunnel) = online(cluster, self.tunnels.find(cluster))?;
         let class = class_of(&request);
         prepare(&mut request, &id, rest, peer)?;
-        let stream = open(&tunnel, user, class).await?;
-        let answer = forward(stream, request);
-        let answered = match class {
-            RequestClass::Short => tokio::time::timeout(ANSWER_TIMEOUT, answer)
-                .await
-                .map_err(|_| too_slow(&id))?,
-            RequestClass::Watch | RequestClass::Upgrade | RequestClass::Other => answer.await,
+        let stream = open(&tunnel, &admitted, class).await?;
+        let lease = Arc::clone(&admitted.lease);
+        let answer = forward(lease.bind_stream(stream), request);
+        let ended = lease.ended();
+        let answered = tokio::select! {
+            answered = within(class, &id, answer) => answered?,
+            () = ended.cancelled() => return Err(Refusal::forbidden("forbidden: the right to this request ended while it waited")),
         };
         answered.map_err(|error| {
             debug!(cluster = %id, error = %error, cause = ?std::error::Error::source(&error), "a proxied request broke off");
@@ -106,6 +111,25 @@ impl<T: Tunnels> Proxy<T> {
                 format!("the tunnel to cluster {id} broke the request off: {error}; see whether it is still connected"),
             )
         })
+    }
+
+    async fn admit(&self, peer: &Peer, cluster: &str, rest: &str, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
+        let caller = self.gate.caller(peer, request.headers()).await?;
+        let names = self.tunnels.names(cluster).unwrap_or_else(|| ClusterNames::unknown(cluster));
+        let asked = ProxiedRequest {
+            method: request.method().as_str(),
+            target: rest,
+            upgrade: asks_for_upgrade(request.headers()),
+        };
+        self.gate.admit_to(caller, request.headers(), &names, &asked)
+    }
+}
+
+/// An ordinary request has to begin its answer in time.
+async fn within<T>(class: RequestClass, id: &ClusterId, answer: impl Future<Output = T>) -> Result<T, Refusal> {
+    match class {
+        RequestClass::Short => tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| too_slow(id)),
+        RequestClass::Watch | RequestClass::Upgrade | RequestClass::Other => Ok(answer.await),
     }
 }
 
@@ -124,18 +148,6 @@ fn unknown(asked: &str, near: &[String]) -> String {
     match near {
         [] => format!("no cluster {asked:?} is registered at this hub; `kubectl get managedclusters -A` lists them"),
         near => format!("no cluster {asked:?} is registered at this hub; there is {}", near.join(", ")),
-    }
-}
-
-/// Acting as somebody else is not passed on. Leaving the headers out in silence would run the request with more rights than its
-/// sender asked for.
-fn refuse_impersonation(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.keys().find(|name| name.as_str().starts_with("impersonate-")) {
-        None => Ok(()),
-        Some(name) => Err(Refusal::forbidden(format!(
-            "forbidden: header {name}: requests through the hub always run as the user of the certificate; leave out --as and \
-             --as-group, or the kubeconfig's `as`"
-        ))),
     }
 }
 
@@ -177,13 +189,13 @@ fn prepare(request: &mut Request<Incoming>, id: &ClusterId, rest: &str, peer: &P
     Ok(())
 }
 
-async fn open(tunnel: &TunnelHandle, user: &User, class: RequestClass) -> Result<TunnelStream, Refusal> {
+async fn open(tunnel: &TunnelHandle, admitted: &Admitted, class: RequestClass) -> Result<TunnelStream, Refusal> {
     let mut stream = tunnel.open().await.map_err(|error| not_opened(&error))?;
     let header = StreamHeader::Proxy(ProxyHeader {
         target: DIRECT.to_owned(),
-        user: user.name.clone(),
-        groups: user.groups.clone(),
-        extra: std::collections::BTreeMap::new(),
+        user: admitted.user.name.clone(),
+        groups: admitted.user.groups.clone(),
+        extra: admitted.user.extra.clone(),
         class,
     });
     write_header(&mut stream, &header)

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::acceptor::{Session, Sessions};
 use super::proxy::{Lookup, Tunnels};
 use super::revision::Revision;
+use crate::core::access::attributes::ClusterNames;
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
@@ -282,6 +283,18 @@ impl Sessions for Registry {
 }
 
 impl Tunnels for Registry {
+    fn names(&self, cluster: &str) -> Option<ClusterNames> {
+        let state = Arc::clone(&self.revisions.borrow().state);
+        let all = &state.registrations.clusters;
+        let by_id = cluster.parse::<ClusterId>().ok().and_then(|id| all.get(&id));
+        let known = by_id.or_else(|| all.values().find(|known| known.cluster_name == cluster))?;
+        Some(ClusterNames {
+            id: known.cluster_id.to_string(),
+            name: known.cluster_name.clone(),
+            namespace: Some(known.dedicated_namespace.clone()),
+        })
+    }
+
     fn find(&self, cluster: &str) -> Lookup {
         let revision = self.revisions.borrow().clone();
         let approved = |known: &&Registration| known.decision == Decision::Approved;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
+use crate::core::access::rbac::Policy;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::Snapshot;
@@ -39,6 +40,8 @@ pub struct Revision {
     pub stopped: Option<String>,
     /// What keeps the hub from following the source or writing the state branch; empty when all is well.
     pub problems: Arc<Vec<String>>,
+    /// Who may do what on the hub.
+    pub policy: Arc<Policy>,
     /// How many commits the remote state branch lacks, and since when (RFC 3339).
     pub unpushed: Option<(u64, String)>,
 }
@@ -47,7 +50,7 @@ impl Revision {
     /// Whether another revision of the same outcome says nothing else.
     pub fn says_the_same(&self, other: &Revision) -> bool {
         let told = |revision: &Revision| (revision.problems.clone(), revision.stopped.clone(), revision.unpushed.clone());
-        self.trees.ptr_eq(&other.trees) && told(self) == told(other)
+        self.trees.ptr_eq(&other.trees) && Arc::ptr_eq(&self.policy, &other.policy) && told(self) == told(other)
     }
 
     /// What waits in a cluster of a Subscription, `<namespace>/<name>`.

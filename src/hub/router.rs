@@ -1,7 +1,6 @@
-//! Which part of the hub answers a path. Decides who may ask for what, passes the rest on.
+//! Which part of the hub answers a path. Who may ask for what is decided at the gate.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -10,18 +9,20 @@ use super::acceptor::Acceptor;
 use super::answer::refused;
 use super::api::HubApi;
 use super::endpoints::{ADMIN_PATH, Endpoints, REGISTRATION_PATH};
+use super::gate::{Admitted, Gate};
 use super::listener::{Application, Peer};
 use super::metrics::Metrics;
 use super::proxy::Proxy;
 use super::registry::Registry;
 use super::socket_path::{self, SocketPath};
-use crate::core::access::authorize_user;
 use crate::kubeapi::{Front, RequestContext};
 use crate::tunnel::http::{Body, full, stream};
 
 /// The hub behind its port.
 #[derive(Debug)]
 pub struct Router {
+    /// Lets requests in.
+    pub gate: Arc<Gate>,
     /// Takes tunnels in.
     pub acceptor: Acceptor<Registry>,
     /// Passes requests on to clusters.
@@ -46,10 +47,16 @@ impl Application for Router {
         if path == REGISTRATION_PATH && request.method() == Method::POST {
             return self.endpoints.register(&peer, request).await;
         }
-        if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
-            return self.endpoints.administer(&peer, request).await;
+        if is_public(path) {
+            return self.front.handle(request, RequestContext::default()).await.map(stream);
         }
-        self.read(&peer, request).await
+        match self.gate.admit(&peer, &request).await {
+            Ok(admitted) => {
+                let lease = Arc::clone(&admitted.lease);
+                lease.bind(self.own(admitted, request).await)
+            }
+            Err(refusal) => refused(&refusal),
+        }
     }
 }
 
@@ -59,26 +66,22 @@ fn is_public(path: &str) -> bool {
 }
 
 impl Router {
-    async fn read(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-        let identity = peer.identity(SystemTime::now());
-        let path = request.uri().path().to_owned();
-        let context = if is_public(&path) {
-            RequestContext::default()
-        } else {
-            match authorize_user(&identity, &format!("{} {path}", request.method())) {
-                Ok(user) => RequestContext {
-                    user: user.name.clone(),
-                    groups: user.groups.clone(),
-                },
-                Err(refusal) => return refused(&refusal),
-            }
-        };
+    /// What the hub answers itself.
+    async fn own(&self, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
+            return self.endpoints.administer(&admitted.user, request).await;
+        }
         if path == "/metrics" {
             let mut response = Response::new(full(self.metrics.text()));
             let kind = http::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             return response;
         }
+        let context = RequestContext {
+            user: admitted.user.name,
+            groups: admitted.user.groups,
+        };
         self.front.handle(request, context).await.map(stream)
     }
 }

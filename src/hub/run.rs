@@ -15,10 +15,11 @@ use tracing::{debug, error, info, warn};
 
 use super::acceptor::{Acceptor, Session};
 use super::api::HubApi;
-use super::auth::Authenticator;
+use super::auth::{Authentication, Authenticator};
 use super::ca::{CaError, CertificateAuthority};
 use super::data::{DataDirectory, DataError};
 use super::endpoints::Endpoints;
+use super::gate::Gate;
 use super::listener::{self, PortSettings};
 use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
@@ -154,6 +155,7 @@ impl Hub {
             render: config.render,
             fan_out: config.cluster_fan_out,
             limits: Limits::default(),
+            access: data.access_file(),
         };
         let (wakes, wake_queue) = mpsc::channel(WAKE_QUEUE);
         let epoch_of = Arc::clone(&data);
@@ -284,7 +286,9 @@ impl Parts {
             Arc::clone(&metrics),
             state.repo.clone(),
         ));
-        let router = self.router(registry, store, metrics);
+        let gate = Arc::new(Gate::new(self.revisions.clone(), Authentication::default()));
+        self.tasks.spawn(Arc::clone(&gate).enforce(self.stop.clone()));
+        let router = self.router(gate, registry, store, metrics);
         self.listen(listener, address, router)?;
         Ok(facts)
     }
@@ -334,7 +338,7 @@ impl Parts {
         }
     }
 
-    fn router(&self, registry: Arc<Registry>, store: Arc<Store>, metrics: Arc<Metrics>) -> Router {
+    fn router(&self, gate: Arc<Gate>, registry: Arc<Registry>, store: Arc<Store>, metrics: Arc<Metrics>) -> Router {
         let endpoints = Endpoints {
             revisions: self.revisions.clone(),
             registry: Arc::clone(&registry),
@@ -345,7 +349,8 @@ impl Parts {
         let api = Arc::new(HubApi::new(store, self.revisions.clone()));
         Router {
             acceptor: Acceptor::new(Arc::clone(&registry), TunnelSettings::hub(), self.stop.clone()),
-            proxy: Proxy::new(registry),
+            proxy: Proxy::new(registry, Arc::clone(&gate)),
+            gate,
             endpoints,
             front: Front::new(api, self.stop.clone()),
             metrics,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use branchline::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
 use branchline::cluster::Access;
+use branchline::core::access::attributes::ClusterNames;
 use branchline::core::access::{ADMINS, KeyDigest, Refusal};
 use branchline::core::ids::{ClusterId, ObjectId, ObjectKind};
 use branchline::core::selector::Labels;
@@ -15,8 +16,9 @@ use branchline::core::status::{ObjectOutcome, Phase};
 use branchline::core::tree::write_git_tree;
 use branchline::hub::acceptor::{Acceptor, Session, Sessions};
 use branchline::hub::answer::refused;
-use branchline::hub::auth::Authenticator;
+use branchline::hub::auth::{Authentication, Authenticator};
 use branchline::hub::ca::{CertificateAuthority, CertificateRequest};
+use branchline::hub::gate::Gate;
 use branchline::hub::listener::{Application, Peer, PortSettings, serve};
 use branchline::hub::proxy::{Lookup, Proxy, Tunnels};
 use branchline::hub::socket_path::{self, SocketPath};
@@ -77,6 +79,10 @@ impl Sessions for Desk {
 }
 
 impl Tunnels for Desk {
+    fn names(&self, _: &str) -> Option<ClusterNames> {
+        None
+    }
+
     fn find(&self, cluster: &str) -> Lookup {
         let id: ClusterId = cluster.parse().unwrap();
         match self.tunnels.lock().unwrap().get(&id).cloned() {
@@ -167,10 +173,12 @@ impl Hub {
             sessions: sender,
         });
         let stop = CancellationToken::new();
+        // Without RBAC objects: only administrators are let in.
+        let gate = Gate::new(tokio::sync::watch::channel(Arc::default()).1, Authentication::default());
         let routes = Arc::new(Routes {
             desk: Arc::clone(&desk),
             acceptor: Acceptor::new(Arc::clone(&desk), TunnelSettings::hub(), stop.clone()),
-            proxy: Proxy::new(Arc::clone(&desk)),
+            proxy: Proxy::new(Arc::clone(&desk), Arc::new(gate)),
         });
         let port = PortSettings::default();
         tokio::spawn(serve(listener, config, authenticator, routes, port, stop.clone()));

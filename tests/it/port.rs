@@ -49,10 +49,6 @@ async fn a_request_reaches_the_cluster_as_its_user() {
     assert_eq!(value("x-forwarded-for").as_deref(), Some("127.0.0.1"));
     assert_eq!(value("x-mine").as_deref(), Some("kept"));
     assert_eq!((value("authorization"), value("x-remote-user")), (None, None));
-    let mut forged = self::request(&direct(CLUSTER, "/api"));
-    forged.headers_mut().insert("impersonate-user", "root".parse().unwrap());
-    let (code, message) = status(connection.send_request(forged).await.unwrap()).await;
-    assert!(code == 403 && message.contains("--as"), "{message}");
 }
 
 #[tokio::test]
@@ -78,7 +74,11 @@ async fn whoever_may_not_hears_why() {
         (hub.client(None), 401, "no client certificate"),
         (expired, 401, "has expired"),
         (foreign, 401, "not from this hub's CA"),
-        (hub.user("bob", "dev"), 403, "not in group"),
+        (
+            hub.user("bob", "dev"),
+            403,
+            "User \"bob\" cannot get resource \"sockets/proxy\"",
+        ),
         (hub.agent(CLUSTER, false), 403, "its own tunnel and nothing else"),
     ] {
         let (got, message) = status(hub.get(client, &direct(CLUSTER, "/api")).await).await;

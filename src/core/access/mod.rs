@@ -1,11 +1,19 @@
 //! Who a peer is and what it may do: pure decisions with their reasons. Never sees a socket, a clock or a certificate's bytes.
 
+pub mod attributes;
+pub mod impersonation;
+pub mod limits;
+pub mod rbac;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::attributes::Attributes;
+use self::rbac::{AllowedBy, Policy};
 use super::ids::ClusterId;
 
 /// The group whose members may do everything on the hub.
@@ -81,12 +89,14 @@ pub enum Identity {
 }
 
 /// An authenticated user.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct User {
-    /// Common name of the certificate.
+    /// Name: of a certificate its common name.
     pub name: String,
-    /// Organisations of the certificate.
+    /// Groups: of a certificate its organisations.
     pub groups: Vec<String>,
+    /// Extra attributes, which only impersonation gives.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// Why a peer is nobody.
@@ -104,6 +114,9 @@ pub enum Anonymity {
     /// Another CA signed it.
     #[error("the client certificate is not from this hub's CA")]
     OtherAuthority,
+    /// A bearer token that proves nothing.
+    #[error("the bearer token {0}")]
+    Token(String),
     /// It is meant for something else, for example a server.
     #[error("the certificate is not meant for clients")]
     OtherPurpose,
@@ -135,6 +148,7 @@ pub fn identify(subject: Subject, key: KeyDigest) -> Identity {
         (None, false) => Identity::User(User {
             name: subject.common_name,
             groups: subject.organizations,
+            extra: BTreeMap::new(),
         }),
     }
 }
@@ -170,9 +184,7 @@ impl Refusal {
 
     /// 401: the peer is nobody.
     pub fn unauthorized(why: &Anonymity) -> Self {
-        let message = format!(
-            "Unauthorized: {why}; use a kubeconfig with a certificate from this hub, such as admin.kubeconfig in its data directory"
-        );
+        let message = format!("Unauthorized: {why}; `branchline kubeconfig` writes a kubeconfig with a certificate of this hub");
         Refusal::new(401, "Unauthorized", message)
     }
 
@@ -194,21 +206,51 @@ impl Refusal {
     }
 }
 
-/// The user behind a request to the API or to a cluster, if that is somebody who may act there: today the members of
-/// [`ADMINS`], who may do everything.
-pub fn authorize_user<'a>(identity: &'a Identity, what: &str) -> Result<&'a User, Refusal> {
+/// The user behind a request to the API or to a cluster, if it is one. What the user may do is in [`rbac`].
+pub fn user_of(identity: &Identity) -> Result<&User, Refusal> {
     match identity {
         Identity::Anonymous(why) => Err(Refusal::unauthorized(why)),
         Identity::Agent { cluster, .. } => Err(Refusal::forbidden(format!(
-            "forbidden: the agent of cluster {cluster} cannot {what}; an agent's certificate opens its own tunnel and nothing else"
+            "forbidden: the agent of cluster {cluster} cannot send requests; an agent's certificate opens its own tunnel and nothing else"
         ))),
-        Identity::User(user) if user.groups.iter().any(|group| group == ADMINS) => Ok(user),
-        Identity::User(user) => Err(Refusal::forbidden(format!(
-            "forbidden: User {:?} cannot {what}: not in group {ADMINS:?} (groups: {})",
-            user.name,
-            listed(&user.groups)
-        ))),
+        Identity::User(user) => Ok(user),
     }
+}
+
+/// What a request needs besides a credential: the right to act as somebody, and any one of some rights.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Need {
+    /// Who was authenticated.
+    pub user: User,
+    /// What acting as somebody else takes; all of it is needed.
+    pub impersonation: Vec<Attributes>,
+    /// Whose rights the request itself is measured by.
+    pub subject: User,
+    /// Any of these is enough.
+    pub any: Vec<Attributes>,
+}
+
+impl Need {
+    /// By what it is met; else what is missing, and where it would be granted.
+    pub fn check(&self, policy: &Policy) -> Result<AllowedBy, Refusal> {
+        let lacking = |right: &&Attributes| policy.decide(&self.user, right).is_none();
+        if let Some(right) = self.impersonation.iter().find(lacking) {
+            return Err(missing(&self.user, right));
+        }
+        let met = self.any.iter().find_map(|right| policy.decide(&self.subject, right));
+        met.ok_or_else(|| match self.any.first() {
+            Some(right) => missing(&self.subject, right),
+            None => Refusal::forbidden("forbidden: nothing grants this"),
+        })
+    }
+}
+
+fn missing(user: &User, right: &Attributes) -> Refusal {
+    Refusal::forbidden(format!(
+        "{}; RBAC objects below hub/ in the source repository grant it: {}",
+        right.forbidden_to(&user.name),
+        right.rule_that_grants()
+    ))
 }
 
 /// The key of the agent behind a request for a cluster's tunnel, if it is that cluster's agent.
@@ -228,13 +270,6 @@ pub fn authorize_agent<'a>(identity: &'a Identity, wanted: &ClusterId) -> Result
             "Unauthorized",
             format!("Unauthorized: {why}; the agent of cluster {wanted} has to register or to renew its certificate"),
         )),
-    }
-}
-
-fn listed(groups: &[String]) -> String {
-    match groups {
-        [] => "none".to_owned(),
-        groups => groups.join(", "),
     }
 }
 

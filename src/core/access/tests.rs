@@ -29,23 +29,69 @@ fn a_certificate_makes_an_agent_or_a_user_and_never_both() {
     ] {
         let nobody = holder(&name, &organizations);
         assert!(matches!(nobody, Identity::Anonymous(Anonymity::NotUnderstood(_))), "{name}");
-        assert_eq!(authorize_user(&nobody, "get pods").unwrap_err().code, 401);
+        assert_eq!(user_of(&nobody).unwrap_err().code, 401);
+    }
+}
+
+fn need(user: &User, impersonation: Vec<Attributes>) -> Need {
+    let any = vec![Attributes::of_request(
+        "GET",
+        "/apis/apps.clusternet.io/v1alpha1/subscriptions",
+        "",
+    )];
+    Need {
+        user: user.clone(),
+        impersonation,
+        subject: user.clone(),
+        any,
     }
 }
 
 #[test]
-fn admins_may_do_everything_and_others_hear_why_not() {
+fn admins_may_do_everything_and_others_hear_what_would_let_them() {
+    let policy = Policy::default();
     let admin = holder("branchline:admin", &[ADMINS]);
-    assert_eq!(authorize_user(&admin, "get pods").unwrap().name, "branchline:admin");
-    let other = authorize_user(&holder("bob", &["dev", "ops"]), "get pods").unwrap_err();
+    let admin = user_of(&admin).unwrap();
+    assert_eq!(need(admin, Vec::new()).check(&policy), Ok(AllowedBy::Administrators));
+    let bob = holder("bob", &["dev", "ops"]);
+    let bob = user_of(&bob).unwrap();
+    let other = need(bob, Vec::new()).check(&policy).unwrap_err();
     assert_eq!((other.code, other.reason), (403, "Forbidden"));
-    assert!(
-        other.message.contains("\"bob\"") && other.message.contains("dev, ops"),
-        "{other}"
+    assert_eq!(
+        other.message,
+        "subscriptions.apps.clusternet.io is forbidden: User \"bob\" cannot list resource \"subscriptions\" in API group \
+         \"apps.clusternet.io\" at the cluster scope; RBAC objects below hub/ in the source repository grant it: \
+         {apiGroups: [\"apps.clusternet.io\"], resources: [\"subscriptions\"], verbs: [\"list\"]}"
     );
-    let expired = authorize_user(&Identity::Anonymous(Anonymity::Expired), "get pods").unwrap_err();
+    let expired = user_of(&Identity::Anonymous(Anonymity::Expired)).unwrap_err();
     assert_eq!(expired.code, 401);
     assert!(expired.message.contains("has expired"), "{expired}");
+}
+
+#[test]
+fn acting_as_an_administrator_takes_a_right_of_ones_own() {
+    let bob = User {
+        name: "bob".to_owned(),
+        ..User::default()
+    };
+    let as_admin = User {
+        name: "x".to_owned(),
+        groups: vec![ADMINS.to_owned()],
+        ..User::default()
+    };
+    let wanted = impersonation::Impersonation {
+        user: as_admin.clone(),
+        uid: None,
+    };
+    let need = Need {
+        subject: as_admin,
+        ..need(&bob, wanted.rights())
+    };
+    let refusal = need.check(&Policy::default()).unwrap_err();
+    assert!(
+        refusal.message.contains("User \"bob\" cannot impersonate resource \"users\""),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -53,7 +99,7 @@ fn an_agent_opens_its_own_tunnel_and_nothing_else() {
     let agent = holder(&format!("{CLUSTER_PREFIX}{CLUSTER}"), &[AGENTS]);
     let other: ClusterId = "11111111-7a77-4a9e-8b7c-6e1b7b6f1a2b".parse().unwrap();
     assert_eq!(authorize_agent(&agent, &other).unwrap_err().code, 403);
-    assert_eq!(authorize_user(&agent, "get pods").unwrap_err().code, 403);
+    assert_eq!(user_of(&agent).unwrap_err().code, 403);
     let admin = holder("branchline:admin", &[ADMINS]);
     assert_eq!(authorize_agent(&admin, &other).unwrap_err().code, 403);
     assert_eq!(

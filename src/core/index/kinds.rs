@@ -66,32 +66,39 @@ fn type_hint(message: &str) -> &'static str {
     }
 }
 
-/// A typed spec, or the pointer and the problem of what has the wrong type; and the pointers of fields that are not known.
+/// A typed `spec`, or the pointer and the problem of what has the wrong type; and the pointers of fields that are not known.
 pub(super) fn parse_spec<T: DeserializeOwned>(spec: Value) -> (Result<T, (String, String)>, Vec<String>) {
+    parse_at("/spec", spec)
+}
+
+/// The same for what stands at another pointer of the object.
+pub(super) fn parse_at<T: DeserializeOwned>(place: &str, value: Value) -> (Result<T, (String, String)>, Vec<String>) {
     let mut unknown = Vec::new();
-    let mut note = |path: serde_ignored::Path<'_>| unknown.push(pointer_of_unknown(&path));
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push(pointer_of_unknown(place, &path));
     let mut track = serde_path_to_error::Track::new();
-    let reader = serde_ignored::Deserializer::new(spec, &mut note);
+    let reader = serde_ignored::Deserializer::new(value, &mut note);
     let result = T::deserialize(serde_path_to_error::Deserializer::new(reader, &mut track));
-    let result = result.map_err(|error| (pointer_of(&track.path()), error.to_string()));
+    let result = result.map_err(|error| (pointer_of(place, &track.path()), error.to_string()));
     (result, unknown)
 }
 
-fn pointer_of(path: &serde_path_to_error::Path) -> String {
-    path.iter().fold("/spec".to_owned(), |pointer, segment| match segment {
+fn pointer_of(place: &str, path: &serde_path_to_error::Path) -> String {
+    path.iter().fold(place.to_owned(), |pointer, segment| match segment {
         Segment::Seq { index } => format!("{pointer}/{index}"),
         Segment::Map { key } | Segment::Enum { variant: key } => below(&pointer, key),
         Segment::Unknown => pointer,
     })
 }
 
-fn pointer_of_unknown(path: &serde_ignored::Path<'_>) -> String {
+fn pointer_of_unknown(place: &str, path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
-        Path::Root => "/spec".to_owned(),
-        Path::Seq { parent, index } => format!("{}/{index}", pointer_of_unknown(parent)),
-        Path::Map { parent, key } => below(&pointer_of_unknown(parent), key),
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => pointer_of_unknown(parent),
+        Path::Root => place.to_owned(),
+        Path::Seq { parent, index } => format!("{}/{index}", pointer_of_unknown(place, parent)),
+        Path::Map { parent, key } => below(&pointer_of_unknown(place, parent), key),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            pointer_of_unknown(place, parent)
+        }
     }
 }
 

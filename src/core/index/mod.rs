@@ -2,6 +2,7 @@
 //!
 //! A snapshot is built from a [`FileTree`] and a [`ParseCache`], so a commit that touches one file parses one file.
 
+mod access;
 mod bundle;
 mod cluster;
 mod helm;
@@ -24,6 +25,9 @@ use crate::core::object::Object;
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::{self, Limits};
 
+pub use access::{
+    Access, AccessBody, AccessDefinition, AccessReadings, access_objects, follow as follow_access, kept_text, read_kept,
+};
 pub use bundle::{Bundle, feed_of, is_bundle, is_kustomization};
 pub use cluster::{ClusterDefinition, InvalidLabel, InvalidTaint, read_labels, read_taints};
 pub use helm::{ChartProblem, is_chart, read_chart};
@@ -123,6 +127,8 @@ pub struct Snapshot {
     pub inventories: BTreeMap<(String, String), Reading<FeedInventory>>,
     /// ManagedClusters below `hub/`, by name.
     pub clusters: BTreeMap<String, Reading<ClusterDefinition>>,
+    /// Roles and bindings below `hub/`.
+    pub access: AccessReadings,
     /// Whether some file or document could not be parsed, so that absence says nothing.
     pub incomplete: bool,
 }
@@ -170,6 +176,8 @@ struct Builder {
     diagnostics: Vec<Diagnostic>,
     kustomizations: Vec<String>,
     incomplete: bool,
+    /// The same for files below `hub/` alone.
+    hub_incomplete: bool,
 }
 
 impl Builder {
@@ -196,12 +204,17 @@ impl Builder {
                     .at(path, 0)
                     .hint(hint),
             );
-            self.incomplete = true;
+            self.note_incomplete(path);
         }
     }
 
-    fn add_problem(&mut self, path: &str, problem: &yaml::Problem) {
+    fn note_incomplete(&mut self, path: &str) {
         self.incomplete = true;
+        self.hub_incomplete |= path.starts_with(HUB_DIRECTORY);
+    }
+
+    fn add_problem(&mut self, path: &str, problem: &yaml::Problem) {
+        self.note_incomplete(path);
         self.diagnostics.push(
             Diagnostic::error(problem.code, &*problem.message)
                 .at(path, problem.line)
@@ -243,9 +256,15 @@ impl Builder {
             }
         }
         bundle::link(&mut snapshot, &self.kustomizations, &mut self.diagnostics);
+        snapshot.access.incomplete = self.hub_incomplete;
         for definition in std::mem::take(&mut self.hub) {
-            cluster::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+            if access::is_access(&definition) {
+                access::add_access(&mut snapshot.access, &definition, &mut self.diagnostics);
+            } else {
+                cluster::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+            }
         }
+        access::check_roles(&snapshot.access, &mut self.diagnostics);
         if !snapshot.incomplete {
             inventory::check_owners(&snapshot, &mut self.diagnostics);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::access::RBAC_GROUP;
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::object::Object;
@@ -135,7 +136,8 @@ fn parse_file(bytes: &[u8], format: Format, limits: &Limits) -> ParsedFile {
         Err(problem) => file.problems.push(problem),
         Ok(documents) => documents.into_iter().for_each(|document| add_document(&mut file, document)),
     }
-    let ours = |parsed: &ParsedObject| [APPS_GROUP, CLUSTERS_GROUP, BRANCHLINE_GROUP].contains(&parsed.object.group());
+    let ours =
+        |parsed: &ParsedObject| [APPS_GROUP, CLUSTERS_GROUP, BRANCHLINE_GROUP, RBAC_GROUP].contains(&parsed.object.group());
     if file.objects.iter().any(ours) {
         file.text = Some(bytes.into());
     }

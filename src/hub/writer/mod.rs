@@ -7,6 +7,7 @@
 
 mod problems;
 mod pushing;
+mod rights;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,8 @@ use tracing::{error, info, warn};
 use self::problems::Problems;
 pub use self::pushing::Pushed;
 use self::pushing::Pushing;
+use self::rights::Rights;
+use super::data::AccessFile;
 use super::live_facts::LiveFacts;
 use super::revision::{Revision, follow_trees};
 use super::source::{Source, StateRepository};
@@ -68,6 +71,8 @@ pub struct WriterSettings {
     pub fan_out: Option<u8>,
     /// Limits of source files.
     pub limits: Limits,
+    /// Where the roles and bindings that counted last are kept.
+    pub access: AccessFile,
 }
 
 /// Why the writer cannot start.
@@ -101,6 +106,7 @@ pub struct Writer {
     source_commit: Option<ObjectId>,
     snapshot: Arc<Snapshot>,
     findings: Vec<Diagnostic>,
+    rights: Rights,
     parses: ParseCache,
     fleets: FleetFollower,
     memory: Memory,
@@ -173,6 +179,7 @@ impl Writer {
                 ..Snapshot::default()
             }),
             findings: Vec::new(),
+            rights: Rights::load(settings.access.clone()),
             parses: ParseCache::default(),
             fleets: FleetFollower::default(),
             memory: Memory::default(),
@@ -204,6 +211,7 @@ impl Writer {
             offered: self.delivery.0,
             trees: self.delivery.1.clone(),
             unpushed: self.lacking(),
+            policy: self.rights.policy(),
             ..Revision::default()
         }));
     }
@@ -343,7 +351,8 @@ impl Writer {
         let begun = Instant::now();
         let limits = self.settings.limits;
         self.parses.fill(&files, &limits, |id| contents.blob(id))?;
-        let (snapshot, findings) = index::build(&files, &self.parses, &limits);
+        let (snapshot, mut findings) = index::build(&files, &self.parses, &limits);
+        findings.extend(self.rights.follow(&snapshot.access));
         self.parses.retain(&files);
         phases.index = begun.elapsed();
         self.snapshot = Arc::new(snapshot);
@@ -563,6 +572,7 @@ impl Writer {
             unpushed: self.lacking(),
             offered: self.delivery.0,
             trees: self.delivery.1.clone(),
+            policy: self.rights.policy(),
             ..(*before).clone()
         };
         if let Some(outcome) = outcome {

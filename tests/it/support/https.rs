@@ -124,10 +124,15 @@ impl Client {
 
     /// Asks for an upgraded connection; returns the head of the answer, and the connection behind it.
     pub(crate) fn upgrade(&self, path: &str, protocol: &str) -> Result<(String, Stream), std::io::Error> {
+        self.upgrade_by("POST", path, protocol)
+    }
+
+    /// The same with another method: websocket clients ask with GET.
+    pub(crate) fn upgrade_by(&self, method: &str, path: &str, protocol: &str) -> Result<(String, Stream), std::io::Error> {
         let mut stream = self.connect()?;
         let port = self.port;
         let head =
-            format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         Ok((read_head(&mut stream)?, stream))
     }

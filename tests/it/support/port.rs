@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use branchline::core::access::attributes::ClusterNames;
 use branchline::core::access::{ADMINS, KeyDigest, Refusal};
 use branchline::core::ids::ClusterId;
 use branchline::hub::acceptor::{Acceptor, Session, Sessions};
 use branchline::hub::answer::refused;
-use branchline::hub::auth::Authenticator;
+use branchline::hub::auth::{Authentication, Authenticator};
 use branchline::hub::ca::{CertificateAuthority, CertificateRequest, DEFAULT_LIFETIME};
+use branchline::hub::gate::Gate;
 use branchline::hub::listener::{Application, Peer, PortSettings, serve};
 use branchline::hub::proxy::{Lookup, Proxy, Tunnels};
 use branchline::hub::socket_path::{self, SocketPath};
@@ -89,6 +91,10 @@ impl Sessions for Registry {
 }
 
 impl Tunnels for Registry {
+    fn names(&self, _: &str) -> Option<ClusterNames> {
+        None
+    }
+
     fn find(&self, cluster: &str) -> Lookup {
         let online = |id: ClusterId| {
             let tunnel = self.tunnels.lock().unwrap().get(&id).cloned()?;
@@ -137,9 +143,14 @@ impl Hub {
         let config = tls::server_config(identity, authenticator.verifier()).unwrap();
         let registry = Arc::new(Registry::default());
         let stop = CancellationToken::new();
+        // Without RBAC objects: only administrators are let in.
+        let (_, revisions) = watch::channel(Arc::default());
         let routes = Arc::new(Routes {
             acceptor: Acceptor::new(Arc::clone(&registry), settings, stop.clone()),
-            proxy: Proxy::new(Arc::clone(&registry)),
+            proxy: Proxy::new(
+                Arc::clone(&registry),
+                Arc::new(Gate::new(revisions, Authentication::default())),
+            ),
         });
         let port = PortSettings {
             drain: Duration::from_millis(300),

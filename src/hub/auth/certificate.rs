@@ -9,9 +9,9 @@ use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::ca::CertificateAuthority;
-use super::tls::{TlsError, client_verifier};
 use crate::core::access::{Anonymity, Identity, KeyDigest, Subject, identify};
+use crate::hub::ca::CertificateAuthority;
+use crate::hub::tls::{TlsError, client_verifier};
 
 /// What a connection proved. It is asked anew for each request, because a connection may outlive its certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +26,11 @@ impl Credential {
             identity: Identity::Anonymous(why),
             not_after: None,
         }
+    }
+
+    /// Until when it counts, if there is an end.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.not_after
     }
 
     /// Who the peer is now.

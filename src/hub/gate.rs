@@ -1,0 +1,149 @@
+//! Where every request of a user is let in or refused: authentication, impersonation, RBAC of the revision that counts at that moment. And
+//! it keeps looking: what was let in is cut when its right or its credential ends.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Request};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::{Authentication, Caller};
+use super::lease::{Lease, Leases};
+use super::listener::Peer;
+use super::revision::Revision;
+use crate::core::access::attributes::{Attributes, ClusterNames, ProxiedRequest};
+use crate::core::access::impersonation::{Asked, ClusterCredential, HEADER_PREFIX, asked};
+use crate::core::access::rbac::Policy;
+use crate::core::access::{Need, Refusal, User};
+
+/// How often credentials are looked at again while nothing else happens.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Lets requests in.
+#[derive(Debug)]
+pub struct Gate {
+    revisions: watch::Receiver<Arc<Revision>>,
+    authentication: Authentication,
+    leases: Leases,
+}
+
+/// A request that was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who was authenticated.
+    pub caller: Caller,
+    /// Whom it acts as: the caller, unless it impersonates somebody.
+    pub user: User,
+    /// The cluster's own credential, where the request brought one.
+    pub credential: Option<ClusterCredential>,
+    /// Ends when the right ends.
+    pub lease: Arc<Lease>,
+}
+
+impl Gate {
+    /// Decides by the policy of the newest revision.
+    pub fn new(revisions: watch::Receiver<Arc<Revision>>, authentication: Authentication) -> Self {
+        Gate {
+            revisions,
+            authentication,
+            leases: Leases::default(),
+        }
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.revisions.borrow().policy)
+    }
+
+    /// Who sends a request.
+    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        self.authentication.caller(peer, headers).await
+    }
+
+    /// Lets a request to the hub's own API in, measured by the rights of whom it acts as.
+    pub async fn admit<B>(&self, peer: &Peer, request: &Request<B>) -> Result<Admitted, Refusal> {
+        let caller = self.caller(peer, request.headers()).await?;
+        let (user, impersonation, credential) = acting_as(&caller, request.headers())?;
+        if credential.is_some() {
+            return Err(Refusal::new(
+                400,
+                "BadRequest",
+                "a cluster's credential says nothing to the hub's own API; leave out Impersonate-User: clusternet",
+            ));
+        }
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let need = Need {
+            user: caller.user.clone(),
+            impersonation,
+            subject: user.clone(),
+            any: vec![Attributes::of_request(request.method().as_str(), path, query)],
+        };
+        self.lease(caller, user, None, need)
+    }
+
+    /// Lets a request for a cluster in: the caller must be allowed to reach the cluster and to act as whom it names. What that one may do
+    /// there is the cluster's to decide.
+    pub fn admit_to(
+        &self,
+        caller: Caller,
+        headers: &HeaderMap,
+        cluster: &ClusterNames,
+        request: &ProxiedRequest<'_>,
+    ) -> Result<Admitted, Refusal> {
+        let (user, impersonation, credential) = acting_as(&caller, headers)?;
+        let need = Need {
+            user: caller.user.clone(),
+            impersonation,
+            subject: caller.user.clone(),
+            any: vec![cluster.socket(request), cluster.virtual_cluster(request)],
+        };
+        self.lease(caller, user, credential, need)
+    }
+
+    fn lease(&self, caller: Caller, user: User, credential: Option<ClusterCredential>, need: Need) -> Result<Admitted, Refusal> {
+        need.check(&self.policy())?;
+        let lease = self.leases.grant(caller.clone(), need);
+        Ok(Admitted {
+            caller,
+            user,
+            credential,
+            lease,
+        })
+    }
+
+    /// Whether the user may do this, for those who only ask.
+    pub fn allows(&self, user: &User, attributes: &Attributes) -> bool {
+        self.policy().decide(user, attributes).is_some()
+    }
+
+    /// Cuts what is no longer allowed: with every change of the policy, and every few seconds besides, because credentials expire.
+    pub async fn enforce(self: Arc<Self>, stop: CancellationToken) {
+        let mut revisions = self.revisions.clone();
+        loop {
+            let policy = Arc::clone(&revisions.borrow_and_update().policy);
+            let now = SystemTime::now();
+            self.leases
+                .cut_unless(|caller, need| self.authentication.still_holds(caller, now) && need.check(&policy).is_ok());
+            let another = revisions.wait_for(|revision| !Arc::ptr_eq(&revision.policy, &policy));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                another = another => if another.is_err() { return },
+            }
+        }
+    }
+}
+
+/// Whom a request acts as, which rights that takes, and the cluster's own credential if it brings one.
+fn acting_as(caller: &Caller, headers: &HeaderMap) -> Result<(User, Vec<Attributes>, Option<ClusterCredential>), Refusal> {
+    let impersonating = headers.iter().filter(|(name, _)| name.as_str().starts_with(HEADER_PREFIX));
+    let texts = impersonating.map(|(name, value)| (name.as_str(), std::str::from_utf8(value.as_bytes()).ok()));
+    Ok(match asked(texts)? {
+        Asked::Nothing => (caller.user.clone(), Vec::new(), None),
+        Asked::Act(wanted) => {
+            let rights = wanted.rights();
+            (wanted.user, rights, None)
+        }
+        Asked::Credential(credential) => (caller.user.clone(), Vec::new(), Some(credential)),
+    })
+}

@@ -1,0 +1,188 @@
+//! What was let in and goes on: each response body and upgraded connection holds a lease, which is cut when the right to it ends.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::auth::Caller;
+use crate::core::access::Need;
+use crate::tunnel::http::{Body, BoxError};
+
+const ENDED: &str = "the right to this request has ended, or the credential that it came with";
+
+type Standing = Arc<Mutex<HashMap<u64, Weak<Lease>>>>;
+
+/// Every lease that stands.
+#[derive(Debug, Default)]
+pub struct Leases {
+    standing: Standing,
+    next: AtomicU64,
+}
+
+/// The right to one request, for as long as it goes on.
+#[derive(Debug)]
+pub struct Lease {
+    number: u64,
+    caller: Caller,
+    need: Need,
+    cut: CancellationToken,
+    standing: Standing,
+    bytes: AtomicU64,
+}
+
+fn lock(standing: &Standing) -> MutexGuard<'_, HashMap<u64, Weak<Lease>>> {
+    // Entries are put in and taken out whole.
+    standing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Leases {
+    /// A new lease.
+    pub fn grant(&self, caller: Caller, need: Need) -> Arc<Lease> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let lease = Arc::new(Lease {
+            number,
+            caller,
+            need,
+            cut: CancellationToken::new(),
+            standing: Arc::clone(&self.standing),
+            bytes: AtomicU64::new(0),
+        });
+        lock(&self.standing).insert(number, Arc::downgrade(&lease));
+        lease
+    }
+
+    /// Cuts every lease that the condition no longer holds for.
+    pub fn cut_unless(&self, holds: impl Fn(&Caller, &Need) -> bool) {
+        let standing: Vec<Arc<Lease>> = lock(&self.standing).values().filter_map(Weak::upgrade).collect();
+        for lease in standing {
+            if !lease.cut.is_cancelled() && !holds(&lease.caller, &lease.need) {
+                tracing::info!(
+                    user = lease.caller.user.name,
+                    "a request that goes on is cut: its right or credential has ended"
+                );
+                lease.cut.cancel();
+            }
+        }
+    }
+}
+
+impl Lease {
+    /// Cancelled when the right ends.
+    pub fn ended(&self) -> CancellationToken {
+        self.cut.clone()
+    }
+
+    /// How many bytes have come from the cluster so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The response, its body bound to this lease.
+    pub fn bind(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+        response.map(|body| {
+            LeasedBody {
+                body,
+                ended: Box::pin(self.cut.clone().cancelled_owned()),
+                _lease: Arc::clone(self),
+            }
+            .boxed_unsync()
+        })
+    }
+
+    /// A connection bound to this lease.
+    pub fn bind_stream<S>(self: &Arc<Self>, stream: S) -> LeasedStream<S> {
+        LeasedStream {
+            stream,
+            ended: Box::pin(self.cut.clone().cancelled_owned()),
+            lease: Arc::clone(self),
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        lock(&self.standing).remove(&self.number);
+    }
+}
+
+struct LeasedBody {
+    body: Body,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Stands for as long as the body does.
+    _lease: Arc<Lease>,
+}
+
+impl hyper::body::Body for LeasedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(ENDED.into())));
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection that ends with its lease.
+#[derive(Debug)]
+pub struct LeasedStream<S> {
+    stream: S,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    lease: Arc<Lease>,
+}
+
+impl<S> LeasedStream<S> {
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.ended.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::PermissionDenied, ENDED)),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for LeasedStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_ended(context)?;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.lease.count(buffer.filled().len() - before);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for LeasedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
