@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::kinds;
+use super::projection::SOURCE_ANNOTATION;
 use super::revision::Revision;
 use crate::core::api::APPS_GROUP;
-use crate::core::ids::ObjectKey;
-use crate::core::index::{Definition, Reading};
+use crate::core::state::subscription_of;
 use crate::kubeapi::{
-    Action, ApiError, Backend, Catalog, HealthCheck, ServerVersion, Store, Target, WriteOptions, Written, clusternet_schemas,
-    read_only,
+    Action, ApiError, Backend, Catalog, HealthCheck, Resource, ServerVersion, Store, Target, WriteOptions, Written,
+    clusternet_schemas,
 };
 
 /// The Kubernetes version whose API conventions are followed.
@@ -24,15 +24,18 @@ pub struct HubApi {
     catalog: Arc<Catalog>,
     store: Arc<Store>,
     revisions: watch::Receiver<Arc<Revision>>,
+    /// The source repository, for messages.
+    source: String,
 }
 
 impl HubApi {
     /// An API over a store that somebody else fills.
-    pub fn new(store: Arc<Store>, revisions: watch::Receiver<Arc<Revision>>) -> Self {
+    pub fn new(store: Arc<Store>, revisions: watch::Receiver<Arc<Revision>>, source: String) -> Self {
         HubApi {
             catalog: Arc::new(Catalog::new(kinds::resources())),
             store,
             revisions,
+            source,
         }
     }
 }
@@ -82,55 +85,56 @@ impl Backend for HubApi {
     }
 
     fn schemas(&self, group: &str, version: &str) -> Map<String, Value> {
-        clusternet_schemas(group, version)
+        clusternet_schemas(&self.catalog, group, version)
     }
 
     fn refusal(&self, target: &Target<'_>) -> ApiError {
-        let revision = self.revisions.borrow().clone();
-        let place = place(&revision, target).map(|(file, line)| format!("edit {file}:{line} in the source repository and push"));
-        let hint = match (&*target.resource.id.plural, place) {
-            (_, Some(place)) => place,
-            ("managedclusters", None) => "write its labels below hub/ in the source repository and push".to_owned(),
-            ("clusterregistrationrequests", None) => "use branchline approve or branchline deny".to_owned(),
-            ("descriptions", None) => {
-                "it is rendered from a Subscription; change that in the source repository and push".to_owned()
-            }
-            (_, None) => "add it to the source repository and push".to_owned(),
-        };
-        read_only(target, &hint)
+        ApiError::method_not_allowed_because(target.resource, target.name, &self.owner(target))
     }
 
-    fn write(&self, target: &Target<'_>, _action: Action, _options: &WriteOptions) -> Result<Written, ApiError> {
+    async fn write(&self, target: &Target<'_>, _action: Action, _options: &WriteOptions) -> Result<Written, ApiError> {
         Err(self.refusal(target))
     }
 }
 
-/// File and line where git defines what a write is about.
-fn place(revision: &Revision, target: &Target<'_>) -> Option<(String, u64)> {
-    let key = (target.namespace.unwrap_or_default().to_owned(), target.name.to_owned());
-    let at = |definition: &Definition| (definition.file.to_string(), definition.line);
-    match &*target.resource.id.plural {
-        "subscriptions" => revision
-            .snapshot
-            .subscriptions
-            .get(&key)
-            .and_then(Reading::valid)
-            .map(|found| at(&found.definition)),
-        "localizations" | "globalizations" => {
-            let mut overrides = revision.snapshot.overrides.values().filter_map(Reading::valid);
-            overrides
-                .find(|found| (&found.namespace, &found.name) == (&key.0, &key.1))
-                .map(|found| at(&found.definition))
+impl HubApi {
+    /// Who owns what a write is about, and where it is changed.
+    fn owner(&self, target: &Target<'_>) -> String {
+        let source = &self.source;
+        let of_git = |place: &str| format!("is owned by git: edit {place} in {source}, commit and push");
+        let found = self.place(target.resource, target.namespace, target.name);
+        match (&*target.resource.plural, found) {
+            ("bases" | "descriptions" | "helmreleases", _) => match self.place_of_subscription(target.name) {
+                Some(place) => format!("is made by the hub of a Subscription: edit {place} in {source}, commit and push"),
+                None => format!("is made by the hub of a Subscription: change that in {source}, commit and push"),
+            },
+            ("clusterregistrationrequests", _) => {
+                "is made by agents that register: `branchline approve` and `branchline deny` decide about it".to_owned()
+            }
+            ("namespaces", _) => "is there because a cluster or the source repository names it".to_owned(),
+            ("events", _) => "is told by the hub".to_owned(),
+            ("managedclusters", _) => {
+                "comes with the registration of its agent: only labels, taints and its removal are decided here".to_owned()
+            }
+            (_, Some(place)) => of_git(&place),
+            (_, None) => format!("is owned by git: add it to {source}, commit and push"),
         }
-        "helmcharts" => {
-            let chart = ObjectKey {
-                group: APPS_GROUP.to_owned(),
-                kind: "HelmChart".to_owned(),
-                namespace: Some(key.0),
-                name: key.1,
-            };
-            revision.snapshot.feeds.get(&chart).map(at)
-        }
-        _ => None,
+    }
+
+    /// File and line where git defines an object.
+    fn place(&self, resource: &Resource, namespace: Option<&str>, name: &str) -> Option<String> {
+        let object = self.store.get(&resource.id, namespace, name)?;
+        let annotations = object.pointer("/metadata/annotations")?;
+        Some(annotations.get(SOURCE_ANNOTATION)?.as_str()?.to_owned())
+    }
+
+    /// Where git defines the Subscription that something in a dedicated namespace is named after.
+    fn place_of_subscription(&self, name: &str) -> Option<String> {
+        let (namespace, rest) = subscription_of(name)?;
+        let subscriptions = self.catalog.find(APPS_GROUP, "v1alpha1", "subscriptions")?;
+        // A HelmRelease's name goes on behind that of its Subscription.
+        let parts: Vec<usize> = rest.match_indices('.').map(|(at, _)| at).chain([rest.len()]).collect();
+        let mut names = parts.into_iter().rev().map(|end| &rest[..end]);
+        names.find_map(|name| self.place(subscriptions, Some(namespace), name))
     }
 }

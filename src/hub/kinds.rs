@@ -7,17 +7,86 @@ use serde_json::{Value, json};
 use super::projection::SOURCE_ANNOTATION;
 use crate::core::api::{APPS_GROUP, APPS_VERSION};
 use crate::core::text::cut;
-use crate::kubeapi::table::{ColumnDefinition, Columns, age_of, column, list, name_column, text, wide};
-use crate::kubeapi::{READ_ONLY, Resource, ResourceId, clusternet_resources};
+use crate::kubeapi::table::{ColumnDefinition, Columns, age, age_of, column, list, name_column, text, wide};
+use crate::kubeapi::{READ_ONLY, Resource, ResourceId, clusternet_resources, component_of};
 
 /// How much of a reason fits into a table.
 const REASON_BYTES: usize = 100;
 
 /// Everything that is served.
 pub(super) fn resources() -> Vec<Resource> {
-    let mut all = vec![namespaces()];
+    let mut all = vec![
+        namespaces(),
+        events("", "v1", "Event"),
+        events("events.k8s.io", "v1", "NewEvent"),
+    ];
     all.extend(clusternet_resources().into_iter().map(as_shown));
     all
+}
+
+/// Events in one of the two forms that Kubernetes has for them.
+fn events(group: &str, version: &str, schema: &str) -> Resource {
+    let about = if group.is_empty() { "involvedObject" } else { "regarding" };
+    let fields = ["apiVersion", "kind", "namespace", "name", "uid"].map(|field| format!("{about}.{field}"));
+    let fields: Vec<&str> = fields.iter().map(String::as_str).chain(["reason", "type"]).collect();
+    let mut resource = Resource::new(group, version, "Event", "events", true)
+        .short(&["ev"])
+        .with_verbs(READ_ONLY)
+        .selectable_by(&fields)
+        .printed(EVENT);
+    resource.schema = component_of(schema).unwrap_or_default();
+    if group.is_empty() {
+        return resource;
+    }
+    let stored = ResourceId {
+        group: "".into(),
+        plural: "events".into(),
+    };
+    resource.seen_as(stored, new_event_of)
+}
+
+/// An event in the newer form.
+fn new_event_of(event: Value) -> Option<Value> {
+    Some(json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": event.get("metadata")?,
+        "eventTime": null, "regarding": event.get("involvedObject")?, "note": event.get("message")?,
+        "reason": event.get("reason")?, "type": event.get("type")?, "reportingController": event.get("reportingComponent")?,
+        "reportingInstance": event.get("reportingInstance")?, "deprecatedSource": event.get("source")?,
+        "deprecatedCount": event.get("count")?, "deprecatedFirstTimestamp": event.get("firstTimestamp")?,
+        "deprecatedLastTimestamp": event.get("lastTimestamp")?,
+    }))
+}
+
+const EVENT: Columns = Columns::Computed(
+    &[
+        column("Last Seen", "string"),
+        column("Type", "string"),
+        column("Reason", "string"),
+        column("Object", "string"),
+        column("Message", "string"),
+        wide("First Seen"),
+        wide("Count"),
+        wide("Name"),
+    ],
+    event_row,
+);
+
+/// Both forms have the same in fields of other names.
+fn event_row(object: &Value, now: Timestamp) -> Vec<Value> {
+    let of = |old: &str, new: &str| object.pointer(old).cloned().unwrap_or_else(|| at(object, new));
+    let since = |old, new| json!(age(of(old, new).as_str(), now));
+    let about = of("/involvedObject", "/regarding");
+    let kind = text(&about, "/kind").to_ascii_lowercase();
+    vec![
+        since("/lastTimestamp", "/deprecatedLastTimestamp"),
+        at(object, "/type"),
+        at(object, "/reason"),
+        json!(format!("{kind}/{}", text(&about, "/name"))),
+        of("/message", "/note"),
+        since("/firstTimestamp", "/deprecatedFirstTimestamp"),
+        of("/count", "/deprecatedCount"),
+        name(object),
+    ]
 }
 
 fn namespaces() -> Resource {
@@ -27,14 +96,16 @@ fn namespaces() -> Resource {
         column("Age", "string"),
         wide("Cluster"),
     ];
-    Resource::new("", "v1", "Namespace", "namespaces", false)
+    let mut resource = Resource::new("", "v1", "Namespace", "namespaces", false)
         .short(&["ns"])
         .with_verbs(READ_ONLY)
         .selectable_by(&["status.phase"])
         .printed(Columns::Computed(COLUMNS, |object, now| {
             let cluster = object.pointer("/metadata/labels/clusters.clusternet.io~1cluster-name");
             vec![name(object), json!("Active"), age_of(object, now), json!(cluster)]
-        }))
+        }));
+    resource.schema = component_of("Namespace").unwrap_or_default();
+    resource
 }
 
 /// A kind of Clusternet's as this hub shows it.

@@ -346,7 +346,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             certificate_lifetime: self.config.certificate_lifetime,
         };
-        let api = Arc::new(HubApi::new(store, self.revisions.clone()));
+        let api = Arc::new(HubApi::new(store, self.revisions.clone(), self.config.source.to_string()));
         Router {
             acceptor: Acceptor::new(Arc::clone(&registry), TunnelSettings::hub(), self.stop.clone()),
             proxy: Proxy::new(registry, Arc::clone(&gate)),

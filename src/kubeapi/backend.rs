@@ -9,7 +9,7 @@ use super::query::{DeleteOptions, WriteOptions};
 use super::resource::{Catalog, Resource};
 use super::store::Store;
 
-/// The server behind a front. Everything is synchronous because everything is in memory.
+/// The server behind a front. Reads are synchronous because everything is in memory; a write may have to wait for what keeps it.
 pub trait Backend: Send + Sync + 'static {
     /// The resource types that are served now.
     fn catalog(&self) -> Arc<Catalog>;
@@ -26,14 +26,19 @@ pub trait Backend: Send + Sync + 'static {
     /// OpenAPI components that the schemas of this group and version refer to, by component name.
     fn schemas(&self, group: &str, version: &str) -> Map<String, Value>;
 
-    /// The error for a verb that the resource is not announced with; a read-only server answers [`read_only`] with its hint.
+    /// The error for a verb that the resource is not announced with.
     fn refusal(&self, target: &Target<'_>) -> ApiError {
         let _ = target;
         ApiError::method_not_allowed()
     }
 
     /// Carries out a change or says why not.
-    fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError>;
+    fn write(
+        &self,
+        target: &Target<'_>,
+        action: Action,
+        options: &WriteOptions,
+    ) -> impl Future<Output = Result<Written, ApiError>> + Send;
 
     /// The error for a subresource that is not served; a backend may explain why.
     fn no_subresource(&self, target: &Target<'_>) -> ApiError {
@@ -52,15 +57,6 @@ pub trait Backend: Send + Sync + 'static {
         let _ = target;
         Err(ApiError::no_such_path())
     }
-}
-
-/// The error of a server that is only read from; the hint says what to do instead.
-pub fn read_only(target: &Target<'_>, hint: &str) -> ApiError {
-    let object = match target.name {
-        "" => target.resource.qualified(),
-        name => format!("{} \"{name}\"", target.resource.qualified()),
-    };
-    ApiError::new(405, "MethodNotAllowed", format!("{object} cannot be changed here: {hint}"))
 }
 
 /// One health check.

@@ -169,6 +169,15 @@ impl ApiError {
         )
     }
 
+    /// 405: this resource is changed elsewhere; `why` goes on from its name.
+    pub fn method_not_allowed_because(resource: &Resource, name: &str, why: &str) -> Self {
+        let object = match name {
+            "" => resource.qualified(),
+            name => format!("{} \"{name}\"", resource.qualified()),
+        };
+        ApiError::about(405, "MethodNotAllowed", format!("{object} {why}"), resource, name)
+    }
+
     /// 410: the watch or list position is no longer kept.
     pub fn expired(asked: u64, oldest: u64) -> Self {
         ApiError::new(410, "Expired", format!("too old resource version: {asked} ({oldest})"))

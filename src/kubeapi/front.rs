@@ -104,6 +104,7 @@ impl<B: Backend> Front<B> {
             body,
             method: parts.method,
         })
+        .await
     }
 
     /// A body in an encoding that the backend knows becomes JSON.
@@ -131,7 +132,7 @@ impl<B: Backend> Front<B> {
             Route::Groups => Some(discovery::groups(&catalog)),
             Route::Group(name) => discovery::group(&catalog, name),
             Route::GroupVersion { group, version } => discovery::resources(&catalog, group, version),
-            Route::OpenApiV2 => return Ok(old_openapi(accept)),
+            Route::OpenApiV2 => return Ok(self.old_openapi(&catalog, accept)),
             Route::OpenApiIndex => Some(openapi::index(&catalog)),
             Route::OpenApi { group, version } => return self.openapi(&catalog, group, version, query),
             Route::Resource(_) | Route::Unknown => None,
@@ -150,6 +151,17 @@ impl<B: Backend> Front<B> {
             response.headers_mut().insert(CACHE_CONTROL, for_ever);
         }
         Ok(response)
+    }
+
+    /// The old document in JSON. In protobuf, which kubectl takes where a server has no version 3, it is empty.
+    fn old_openapi(&self, catalog: &Catalog, accept: Option<&str>) -> Response<ResponseBody> {
+        if accept.is_some_and(|accept| accept.contains("protobuf")) {
+            return response::bytes(200, openapi::V2_PROTOBUF_TYPE, Bytes::from_static(openapi::EMPTY_V2_PROTOBUF));
+        }
+        let versions = catalog.groups().into_iter();
+        let versions = versions.flat_map(|(group, versions)| versions.into_iter().map(move |version| (group, version)));
+        let schemas = versions.flat_map(|(group, version)| self.backend.schemas(group, version));
+        response::json(200, &openapi::old_document(schemas.collect()))
     }
 
     fn health(&self, endpoint: &str, check: Option<&str>, query: &Query) -> Response<ResponseBody> {
@@ -175,7 +187,7 @@ impl<B: Backend> Front<B> {
         response::text(if failed { 500 } else { 200 }, text)
     }
 
-    fn resource_request(&self, asked: Asked) -> Result<Response<ResponseBody>, ApiError> {
+    async fn resource_request(&self, asked: Asked) -> Result<Response<ResponseBody>, ApiError> {
         let path = &asked.path;
         let catalog = self.backend.catalog();
         let resource = catalog
@@ -199,8 +211,8 @@ impl<B: Backend> Front<B> {
         }
         match verb {
             "get" | "list" | "watch" => self.read(&resource, &asked, verb),
-            "deletecollection" => self.delete_collection(&resource, &asked),
-            _ => self.write(&resource, &asked),
+            "deletecollection" => self.delete_collection(&resource, &asked).await,
+            _ => self.write(&resource, &asked).await,
         }
     }
 
@@ -236,18 +248,21 @@ impl<B: Backend> Front<B> {
         }
     }
 
-    fn write(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
+    async fn write(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
         let action = action_of(asked)?;
         let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.context)?;
         check_manager(&action, &asked.query)?;
         if matches!(action, Action::Delete(_)) {
             options.dry_run |= DeleteOptions::body_wants_dry_run(optional_body(asked)?.as_ref());
         }
-        let written = self.backend.write(&target_of(resource, &asked.path), action, &options)?;
+        let written = self
+            .backend
+            .write(&target_of(resource, &asked.path), action, &options)
+            .await?;
         written_response(resource, asked, &written)
     }
 
-    fn delete_collection(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
+    async fn delete_collection(&self, resource: &Arc<Resource>, asked: &Asked) -> Result<Response<ResponseBody>, ApiError> {
         let body = optional_body(asked)?;
         let mut options = WriteOptions::parse(&asked.query, &asked.user_agent, &asked.context)?;
         options.dry_run |= DeleteOptions::body_wants_dry_run(body.as_ref());
@@ -267,7 +282,7 @@ impl<B: Backend> Front<B> {
                 subresource: None,
             };
             let action = Action::Delete(DeleteOptions::parse(&asked.query, body.as_ref()));
-            match self.backend.write(&target, action, &options) {
+            match self.backend.write(&target, action, &options).await {
                 Err(error) if error.reason == "NotFound" => {}
                 Err(error) => return Err(error),
                 Ok(_) => deleted.push(stored),
@@ -284,13 +299,6 @@ fn error_response(error: &ApiError) -> Response<ResponseBody> {
     match *error == ApiError::no_such_path() {
         true => response::text(404, "404 page not found\n".to_owned()),
         false => response::error(error),
-    }
-}
-
-fn old_openapi(accept: Option<&str>) -> Response<ResponseBody> {
-    match accept.is_some_and(|accept| accept.contains("protobuf")) {
-        true => response::bytes(200, openapi::V2_PROTOBUF_TYPE, Bytes::from_static(openapi::EMPTY_V2_PROTOBUF)),
-        false => response::json(200, &openapi::empty_v2()),
     }
 }
 

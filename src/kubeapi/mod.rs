@@ -21,9 +21,9 @@ mod store;
 pub mod table;
 mod watching;
 
-pub use backend::{Action, Backend, HealthCheck, Outcome, PatchType, ServerVersion, Target, Written, read_only};
+pub use backend::{Action, Backend, HealthCheck, Outcome, PatchType, ServerVersion, Target, Written};
 pub use clusternet::clusternet_resources;
-pub use clusternet_schema::clusternet_schemas;
+pub use clusternet_schema::{clusternet_schemas, component_of};
 pub use error::{ApiError, Cause, Details};
 pub use front::{Front, RequestContext};
 pub use openapi::fnv;

@@ -170,12 +170,18 @@ fn patch_types(resource: &Resource) -> Value {
         .into()
 }
 
-/// The old OpenAPI document without any definition, as JSON: kubectl asks for it when it meets an unknown kind.
-pub(crate) fn empty_v2() -> Value {
-    json!({"swagger": "2.0", "info": {"title": "Branchline", "version": env!("CARGO_PKG_VERSION")}, "paths": {}})
+/// The old OpenAPI document, in JSON: the same components under their old address.
+pub(crate) fn old_document(schemas: Map<String, Value>) -> Value {
+    let definitions = Value::Object(schemas)
+        .to_string()
+        .replace("#/components/schemas/", "#/definitions/");
+    let definitions: Value = serde_json::from_str(&definitions).unwrap_or_default();
+    json!({
+        "swagger": "2.0", "info": {"title": "Branchline", "version": env!("CARGO_PKG_VERSION")}, "paths": {}, "definitions": definitions,
+    })
 }
 
-/// The same in protobuf, which is the form that kubectl takes: the field `swagger` and nothing else.
+/// It in protobuf, which is the form that kubectl takes: the field `swagger` and nothing else.
 pub(crate) const EMPTY_V2_PROTOBUF: &[u8] = b"\x0a\x032.0";
 /// Content type of that form.
 pub(crate) const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";

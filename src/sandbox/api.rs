@@ -146,7 +146,7 @@ impl Backend for Api {
         schemas
     }
 
-    fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError> {
+    async fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError> {
         if let (Action::Create(question), true) = (&action, reviews::is_review(target.resource)) {
             return Ok(Outcome::Created(Arc::new(reviews::answer(question, options))).into());
         }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -88,6 +89,13 @@ impl Shop {
     /// Runs kubectl while the hub goes on in other threads.
     fn kubectl(&self, arguments: &[&str]) -> Output {
         tokio::task::block_in_place(|| apiserver::kubectl(&self.kubeconfig(), arguments))
+    }
+
+    /// Writes a file for kubectl; its path.
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     /// Waits until kubectl prints what is wanted.
@@ -285,5 +293,269 @@ async fn ages_outlive_the_hub() {
         shop.wait(&["get", what, "-n", namespace, name, "-o", path], |out| out.ends_with('Z'))
     };
     assert_eq!(all.map(|(what, namespace, name)| born(what, namespace, name)), before);
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kinds_are_discovered_and_explained() {
+    let shop = Shop::open().await;
+    let kinds = shop.kubectl(&["api-resources", "-o", "wide"]).ok();
+    for line in [
+        ["managedclusters", "mcls", "clusters.clusternet.io/v1beta1"],
+        ["subscriptions", "sub,subs", "apps.clusternet.io/v1alpha1"],
+        ["clusterregistrationrequests", "clsrr", "clusters.clusternet.io/v1beta1"],
+        ["helmcharts", "chart,charts", "apps.clusternet.io/v1alpha1"],
+    ] {
+        assert_eq!(row(&kinds, line[0])[..3], line, "{kinds}");
+    }
+    let explained = shop.kubectl(&["explain", "subs.spec.feeds"]).ok();
+    for word in [
+        "KIND:       Subscription",
+        "<[]Feed>",
+        "Kind of the object.",
+        "in which they are applied",
+    ] {
+        assert!(explained.contains(word), "{word}: {explained}");
+    }
+    for kind in [
+        "subs",
+        "mcls",
+        "clsrr",
+        "desc",
+        "base",
+        "loc",
+        "glob",
+        "charts",
+        "hr",
+        "manifests",
+        "finv",
+        "ns",
+        "events",
+    ] {
+        let explained = shop.kubectl(&["explain", kind, "--recursive"]).ok();
+        assert!(
+            explained.contains("metadata\t<ObjectMeta>") && !explained.contains("<empty>"),
+            "{kind}: {explained}"
+        );
+    }
+    let spread = shop
+        .kubectl(&["explain", "subs.spec.dividingScheduling.dynamicDividing.strategy"])
+        .ok();
+    assert!(spread.contains("Binpack"), "{spread}");
+    let file = shop.write("shop.yaml", SHOP);
+    let file = file.as_str();
+    let dry = shop.kubectl(&["apply", "--dry-run=client", "-f", file]);
+    assert!(
+        dry.stdout
+            .contains("subscription.apps.clusternet.io/web configured (dry run)"),
+        "{dry:?}"
+    );
+    let (code, old) = shop.hub.admin(Method::GET, "/openapi/v2", &Value::Null).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        old["definitions"]["io.clusternet.SubscriptionSpec"]["properties"]["feeds"]["items"]["allOf"][0]["$ref"],
+        "#/definitions/io.clusternet.Feed"
+    );
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn describe_ends_with_events_that_say_what_to_do() {
+    let shop = Shop::open().await;
+    let (mut east, mut west) = (shop.join(1, "east").await, shop.join(2, "west").await);
+    report(&mut east, true, well()).await;
+    report(&mut west, false, broken()).await;
+    let of = |what: &str, namespace: &str, name: &str, word: &str| {
+        let text = shop.wait(&["describe", what, "-n", namespace, name], |out| out.contains(word));
+        text.split_once("Events:")
+            .map(|(_, events)| events.to_owned())
+            .unwrap_or_default()
+    };
+    let events = of("desc", "clusternet-west", "shop.web", "namespaces \"shop\" not found");
+    assert!(
+        events.contains("Warning") && events.contains("ConfigMap shop/web: ConfigMap shop/web: namespaces"),
+        "{events}"
+    );
+    let events = of("mcls", "clusternet-west", "west", "1 of 1 fail: shop.web");
+    assert!(
+        events.contains("ManagedClusterReady") && events.contains("Failed"),
+        "{events}"
+    );
+    let events = of("subs", "shop", "web", "fails in 1 of 2 clusters: west");
+    assert!(events.contains("Warning"), "{events}");
+    // What git cannot say is told with file and line.
+    shop.source.push(
+        "a misspelt feed",
+        &[("shop.yaml", &SHOP.replace("ConfigMap, name: web", "ConfigMap, name: wbe"))],
+    );
+    let events = of("subs", "shop", "web", "Held");
+    assert!(events.contains("shop.yaml:7: error"), "{events}");
+    // A cluster that goes away says since when.
+    west.handle.close().await;
+    let events = of("mcls", "clusternet-west", "west", "TunnelClosed");
+    assert!(events.contains("the agent's tunnel ended at"), "{events}");
+
+    let warnings = shop
+        .kubectl(&[
+            "get",
+            "events",
+            "-A",
+            "--field-selector=type=Warning,involvedObject.kind=ManagedCluster",
+        ])
+        .ok();
+    assert!(
+        warnings.contains("managedcluster/west") && !warnings.contains("managedcluster/east"),
+        "{warnings}"
+    );
+    let new = shop
+        .kubectl(&[
+            "get",
+            "events.events.k8s.io",
+            "-n",
+            "clusternet-west",
+            "-o",
+            "jsonpath={.items[*].regarding.kind}",
+        ])
+        .ok();
+    assert!(new.contains("ManagedCluster") && new.contains("Description"), "{new}");
+    let printed = shop
+        .kubectl(&[
+            "events",
+            "-n",
+            "clusternet-west",
+            "--for",
+            "description.apps.clusternet.io/shop.web",
+        ])
+        .ok();
+    assert!(printed.contains("namespaces \"shop\" not found"), "{printed}");
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_git_owns_is_refused_with_the_file_and_line_to_edit() {
+    let shop = Shop::open().await;
+    let mut east = shop.join(1, "east").await;
+    report(&mut east, true, well()).await;
+    shop.wait(&["get", "desc", "-n", "clusternet-east"], |out| out.contains("Success"));
+    let bare = shop.source.bare();
+    let edit = |place: &str| format!("edit {place} in {}, commit and push", bare.display());
+    let sub = "subscriptions.apps.clusternet.io \"web\" is owned by git: ".to_owned() + &edit("shop.yaml:1");
+    let of_sub = "is made by the hub of a Subscription: ".to_owned() + &edit("shop.yaml:1");
+    let cases: [(&[&str], &str); 10] = [
+        (&["delete", "subs", "-n", "shop", "web"], &sub),
+        (&["label", "subs", "-n", "shop", "web", "a=b"], &sub),
+        (
+            &[
+                "patch",
+                "subs",
+                "-n",
+                "shop",
+                "web",
+                "--type=merge",
+                "-p",
+                "{\"spec\":{\"priority\":1}}",
+                "--dry-run=server",
+            ],
+            &sub,
+        ),
+        (&["annotate", "glob", "all", "a=b"], &edit("more.yaml:20")),
+        (&["delete", "chart", "-n", "shop", "mysql"], &edit("shop.yaml:15")),
+        (
+            &["delete", "manifest", "-n", "clusternet-reserved", "configmap.shop.web"],
+            &edit("shop.yaml:10"),
+        ),
+        (&["delete", "desc", "-n", "clusternet-east", "shop.web"], &of_sub),
+        (&["delete", "hr", "-n", "clusternet-east", "shop.web.shop.mysql"], &of_sub),
+        (&["delete", "subs", "-n", "shop", "--all"], "web\" is owned by git"),
+        (
+            &["create", "namespace", "new"],
+            "because a cluster or the source repository names it",
+        ),
+    ];
+    for (arguments, message) in cases {
+        let refused = shop.kubectl(arguments).fails_with(1);
+        assert!(
+            refused.contains("MethodNotAllowed") && refused.contains(message),
+            "{arguments:?}: {refused}"
+        );
+    }
+    let new = shop.write("new.yaml", &SHOP.replace("name: web", "name: other"));
+    let refused = shop.kubectl(&["create", "-f", &new]).fails_with(1);
+    assert!(refused.contains("is owned by git: add it to"), "{refused}");
+    let refused = shop.kubectl(&["apply", "-f", &shop.write("shop.yaml", SHOP)]).fails_with(1);
+    assert!(refused.contains(&edit("shop.yaml:1")), "{refused}");
+    shop.hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_go_on_where_they_began_and_watches_resume() {
+    let shop = Shop::open().await;
+    for number in 1..=5 {
+        drop(shop.join(number, &format!("c{number}")).await);
+    }
+    shop.wait(&["get", "mcls", "-A", "-o", "name"], |out| out.lines().count() == 5);
+    let chunks = shop.kubectl(&["get", "mcls", "-A", "-o", "name", "--chunk-size=2"]).ok();
+    assert_eq!(chunks.lines().count(), 5);
+    let path = "/apis/clusters.clusternet.io/v1beta1/managedclusters";
+    let get = async |query: &str| shop.hub.admin(Method::GET, &format!("{path}?{query}"), &Value::Null).await;
+    let (_, first) = get("limit=2").await;
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (revision, token) = (
+        text(&first["metadata"]["resourceVersion"]),
+        text(&first["metadata"]["continue"]),
+    );
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    // A cluster joins while the list is read: what is left of the list does not know it, a watch from there does.
+    drop(shop.join(6, "c0").await);
+    drop(shop.join(7, "c9").await);
+    shop.wait(&["get", "mcls", "-A", "-o", "name"], |out| out.lines().count() == 7);
+    let (_, rest) = get(&format!("limit=10&continue={token}")).await;
+    let names: Vec<String> = rest["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| text(&item["metadata"]["name"]))
+        .collect();
+    assert_eq!(
+        (names, text(&rest["metadata"]["resourceVersion"])),
+        (["c3", "c4", "c5"].map(str::to_owned).into(), revision.clone())
+    );
+    let (code, refused) = get("limit=1&continue=bm9uc2Vuc2U").await;
+    assert_eq!((code, &refused["reason"]), (400, &json!("BadRequest")));
+    let (_, exact) = get(&format!("resourceVersion={revision}&resourceVersionMatch=Exact")).await;
+    assert_eq!(exact["items"].as_array().unwrap().len(), 5);
+    // A watch shows what came since; a position of another life is too old.
+    let watch = async |query: String| {
+        let (code, body) = get(&format!("watch=true&timeoutSeconds=1&{query}")).await;
+        let lines = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        (
+            code,
+            lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect::<Vec<Value>>(),
+        )
+    };
+    let (_, events) = watch(format!("resourceVersion={revision}")).await;
+    let added: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "ADDED")
+        .map(|event| &event["object"]["metadata"]["name"])
+        .collect();
+    assert_eq!(added, ["c0", "c9"]);
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let (_, events) = watch(query.to_owned()).await;
+    let bookmark = events.iter().find(|event| event["type"] == "BOOKMARK").unwrap();
+    assert_eq!(
+        bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+    assert_eq!(events.iter().take_while(|event| event["type"] == "ADDED").count(), 7);
+    let (_, events) = watch("resourceVersion=1".to_owned()).await;
+    assert_eq!(
+        (&events[0]["type"], &events[0]["object"]["code"]),
+        (&json!("ERROR"), &json!(410)),
+        "{events:?}"
+    );
     shop.hub.stop().await;
 }

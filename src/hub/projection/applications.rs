@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::super::registry::{Live, seconds};
 use super::super::revision::Revision;
 use super::definitions::with_source;
+use super::events::Notice;
 use super::objects::Condition;
 use crate::core::api::APPS_VERSION;
 use crate::core::index::Reading;
@@ -50,12 +51,6 @@ impl Reported<'_> {
 }
 
 fn reported_status(report: &DescriptionReport) -> Value {
-    let is_well = |outcome: ObjectOutcome| {
-        matches!(
-            outcome,
-            ObjectOutcome::Applied | ObjectOutcome::Unchanged | ObjectOutcome::Pruned
-        )
-    };
     let well = report.objects.iter().filter(|object| is_well(object.outcome)).count();
     json!({
         "phase": report.phase, "reason": report.reason, "objects": format!("{well}/{}", report.objects.len()),
@@ -64,6 +59,47 @@ fn reported_status(report: &DescriptionReport) -> Value {
             "observedStatus": {"outcome": object.outcome, "message": object.message},
         })).collect::<Vec<_>>(),
     })
+}
+
+/// Most objects of one Description that events name.
+const MOST_NOTICED: usize = 8;
+
+/// What of a report is worth an event.
+pub(super) fn notices(reported: &Reported<'_>) -> Vec<Notice> {
+    let report = match reported {
+        Reported::Now(report) => report,
+        Reported::Before | Reported::Never => return Vec::new(),
+    };
+    let wrong = report
+        .objects
+        .iter()
+        .filter(|object| !is_well(object.outcome) && object.outcome != ObjectOutcome::Waiting);
+    let mut notices: Vec<Notice> = wrong
+        .take(MOST_NOTICED)
+        .map(|object| {
+            let place = object.namespace.iter().chain([&object.name]).map(String::as_str);
+            let place = place.collect::<Vec<_>>().join("/");
+            let reason = if object.outcome == ObjectOutcome::Failed {
+                "Failed"
+            } else {
+                "NotApplied"
+            };
+            Notice::warning(reason, format!("{} {place}: {}", object.kind, object.message))
+        })
+        .collect();
+    match report.phase {
+        Phase::Success => notices.push(Notice::normal("Applied", "everything is applied")),
+        Phase::Failure if notices.is_empty() => notices.push(Notice::warning("Failed", &*report.reason)),
+        _ => {}
+    }
+    notices
+}
+
+fn is_well(outcome: ObjectOutcome) -> bool {
+    matches!(
+        outcome,
+        ObjectOutcome::Applied | ObjectOutcome::Unchanged | ObjectOutcome::Pruned
+    )
 }
 
 /// The labels by which Clusternet's clients find what belongs to a Subscription or a cluster.

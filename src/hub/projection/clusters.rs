@@ -10,9 +10,10 @@ use super::super::readiness::{Readiness, ready};
 use super::super::registry::{Live, seconds};
 use super::super::revision::Revision;
 use super::applications::{self, Reported};
-use super::objects::{self, ClusterFacts, Transitions, ready_condition, single_agent_condition, synced_condition};
-use super::{Projection, differing, keys, put, resource};
-use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
+use super::events::{About, Notice};
+use super::objects::{self, ClusterFacts, Condition, Transitions, ready_condition, single_agent_condition, synced_condition};
+use super::{Projection, derived_uid, differing, keys, put, resource};
+use crate::core::api::{APPS_GROUP, APPS_VERSION, CLUSTERS_GROUP, CLUSTERS_VERSION};
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::render::RELEASES;
 use crate::core::schedule::Cluster;
@@ -61,6 +62,7 @@ impl Projection {
             if let Some(gone) = gone {
                 let clusters = resource(CLUSTERS_GROUP, "managedclusters");
                 self.store.remove(&clusters, Some(namespace), &gone.cluster.name);
+                self.events.forget(&self.store, &about_cluster(namespace, &gone.cluster.name));
             }
             if record.is_none() {
                 self.clusters.remove(namespace);
@@ -155,8 +157,8 @@ impl Projection {
         let desired = id.map_or(ObjectId::EMPTY_TREE, |id| self.revision.tree(id));
         let counted = (all, shown.done.len());
         let found = [ready_condition(&readiness), synced_condition(live, desired, counted)];
-        let conditions = found.into_iter().chain(live.and_then(single_agent_condition));
-        let conditions: Vec<Value> = conditions.map(|condition| shown.since.note(&condition, now)).collect();
+        let found: Vec<Condition> = found.into_iter().chain(live.and_then(single_agent_condition)).collect();
+        let conditions = found.iter().map(|condition| shown.since.note(condition, now)).collect();
         let facts = ClusterFacts {
             live,
             taint: shown.taint.as_ref(),
@@ -165,7 +167,14 @@ impl Projection {
         };
         let object = objects::managed_cluster(&self.revision, record, facts);
         shown.readiness = Some(readiness);
+        let uid = object
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         put(&self.store, CLUSTERS_GROUP, "managedclusters", object);
+        let about = about_cluster(namespace, &record.cluster.name);
+        self.events.note(&self.store, &about, &uid, &cluster_notices(&found), now);
     }
 
     pub(super) fn show_descriptions(&mut self, namespace: &str, names: &[String]) {
@@ -217,6 +226,15 @@ impl Projection {
             objects::add_creation(&mut object, born.map(seconds).as_deref());
             put(&self.store, APPS_GROUP, "helmreleases", object);
         }
+        let notices = applications::notices(&reported);
+        let uid = derived_uid(APPS_GROUP, "descriptions", namespace, name);
+        self.events.note(
+            &self.store,
+            &about_description(namespace, name),
+            &uid,
+            &notices,
+            Timestamp::now(),
+        );
         (reported.is_done(), reported.failure().is_some())
     }
 
@@ -224,6 +242,7 @@ impl Projection {
         let descriptions = resource(APPS_GROUP, "descriptions");
         self.store.remove(&descriptions, Some(namespace), name);
         self.births.forget_description(namespace, name);
+        self.events.forget(&self.store, &about_description(namespace, name));
         if let Some(shown) = self.clusters.get_mut(namespace) {
             shown.outdated.remove(name);
         }
@@ -268,6 +287,36 @@ impl Projection {
         self.facts.retain(|id| revision.state.registrations.clusters.contains_key(id));
         self.count();
     }
+}
+
+fn about_cluster(namespace: &str, name: &str) -> About {
+    About {
+        api_version: CLUSTERS_VERSION,
+        kind: "ManagedCluster",
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn about_description(namespace: &str, name: &str) -> About {
+    About {
+        api_version: APPS_VERSION,
+        kind: "Description",
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// What of a cluster's conditions is worth an event: not what it has to wait for, and not that a hub that has just started waits for its agent.
+fn cluster_notices(conditions: &[Condition]) -> Vec<Notice> {
+    let quiet = ["NeverConnected", "Applying", "Offline"];
+    let told = conditions.iter().filter(|condition| !quiet.contains(&condition.reason));
+    told.map(|condition| Notice {
+        warning: condition.status != "True",
+        reason: condition.reason,
+        message: condition.message.clone(),
+    })
+    .collect()
 }
 
 /// The feeds of a Description that are charts.

@@ -7,6 +7,7 @@ mod applications;
 mod births;
 mod clusters;
 mod definitions;
+mod events;
 mod git_kinds;
 mod objects;
 
@@ -25,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use self::applications::{Progress, subscription_conditions};
 use self::births::Births;
 use self::clusters::Shown;
+use self::events::{About, Events, Notice};
 use self::objects::Transitions;
 use super::live_facts::LiveFacts;
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::revision::Revision;
-use crate::core::api::{APPS_GROUP, CLUSTERS_GROUP};
+use crate::core::api::{APPS_GROUP, APPS_VERSION, CLUSTERS_GROUP};
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{Reading, Subscription};
 use crate::core::object::Object;
@@ -48,6 +50,8 @@ const MOST_NAMED: usize = 3;
 pub(super) const SOURCE_ANNOTATION: &str = "branchline.io/source";
 
 type Key = (String, String);
+/// Findings by Subscription, `<namespace>/<name>`.
+type BySubscription = HashMap<String, Vec<String>>;
 
 /// Keeps the store equal to what is known.
 pub struct Projection {
@@ -61,13 +65,16 @@ pub struct Projection {
     revision: Arc<Revision>,
     clusters: HashMap<String, Shown>,
     /// Errors by Subscription, `<namespace>/<name>`.
-    errors: HashMap<String, Vec<String>>,
+    errors: BySubscription,
     /// How far each Subscription is.
     progress: HashMap<Key, Sum>,
     /// Subscriptions that have to be shown again.
     stale: BTreeSet<Key>,
     shown_at: Instant,
     births: Births,
+    events: Events,
+    /// Warnings by Subscription, for events.
+    warnings: BySubscription,
     /// Namespaces that git names.
     source_namespaces: BTreeSet<String>,
     /// When this began, and whether what it sees for the first time was there before.
@@ -108,6 +115,8 @@ impl Projection {
             stale: BTreeSet::new(),
             shown_at: Instant::now(),
             births: Births::default(),
+            events: Events::default(),
+            warnings: HashMap::new(),
             source_namespaces: BTreeSet::new(),
             started: Timestamp::now(),
             opening: true,
@@ -213,18 +222,25 @@ impl Projection {
         self.stale.extend(revision.state.subscriptions.keys().cloned());
     }
 
-    /// Sorts errors by Subscription once, and marks those whose errors are others than before.
+    /// Sorts findings by Subscription once, and marks those whose findings are others than before.
     fn read_errors(&mut self, revision: &Revision) {
         let marker = format!("Subscription.{APPS_GROUP} ");
-        let mut errors: HashMap<String, Vec<String>> = HashMap::new();
-        for found in revision.diagnostics.iter().filter(|found| found.is_error()) {
+        let (mut errors, mut warnings): (BySubscription, BySubscription) = Default::default();
+        for found in revision.diagnostics.iter() {
+            let list = if found.is_error() { &mut errors } else { &mut warnings };
             if let Some((_, name)) = found.object.rsplit_once(&marker) {
-                errors.entry(name.to_owned()).or_default().push(found.to_string());
+                list.entry(name.to_owned()).or_default().push(found.to_string());
             }
         }
         let before = std::mem::replace(&mut self.errors, errors);
-        for name in before.keys().chain(self.errors.keys()) {
-            if before.get(name) != self.errors.get(name) {
+        let warned = std::mem::replace(&mut self.warnings, warnings);
+        let names = before
+            .keys()
+            .chain(self.errors.keys())
+            .chain(warned.keys())
+            .chain(self.warnings.keys());
+        for name in names {
+            if before.get(name) != self.errors.get(name) || warned.get(name) != self.warnings.get(name) {
                 let key = name
                     .split_once('/')
                     .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
@@ -279,6 +295,7 @@ impl Projection {
                     .remove(&resource(APPS_GROUP, "subscriptions"), Some(&key.0), &key.1);
                 self.progress.remove(&key);
                 self.births.forget_subscription(&key);
+                self.events.forget(&self.store, &about_subscription(&key));
             }
         }
         self.count();
@@ -300,12 +317,28 @@ impl Projection {
             born,
         };
         let conditions = subscription_conditions(state.bindings.clusters.len(), &progress);
+        let synced = &conditions[1];
+        let mut notices: Vec<Notice> = progress.errors.iter().map(|error| Notice::warning("Held", error)).collect();
+        let warnings = self.warnings.get(&format!("{}/{}", key.0, key.1));
+        notices.extend(
+            warnings
+                .into_iter()
+                .flatten()
+                .map(|warning| Notice::warning("Warned", warning)),
+        );
+        match synced.status {
+            "True" if synced.reason == "Applied" => notices.push(Notice::normal("Applied", &*synced.message)),
+            _ if synced.reason == "Failed" => notices.push(Notice::warning("Failed", &*synced.message)),
+            _ => {}
+        }
         let name = format!("{}/{}", key.0, key.1);
         let waiting = self.revision.pending.iter().filter(|change| change.subscription == name);
         let conditions = conditions.into_iter().chain(applications::pending(waiting));
         let conditions = conditions.map(|condition| sum.since.note(&condition, now)).collect();
         let object = applications::subscription(&self.revision, key, conditions, &progress);
         put(&self.store, APPS_GROUP, "subscriptions", object);
+        let uid = derived_uid(APPS_GROUP, "subscriptions", &key.0, &key.1);
+        self.events.note(&self.store, &about_subscription(key), &uid, &notices, now);
         self.progress.insert(key.clone(), sum);
     }
 
@@ -363,11 +396,24 @@ fn put(store: &Store, group: &str, plural: &str, mut value: Value) {
     }
 }
 
-/// Objects that nothing gives a UID get one that follows from their name, so that it is the same after each restart.
 fn uid(group: &str, plural: &str, object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let name = format!("{group}/{plural}/{}/{}", text("/metadata/namespace"), text("/metadata/name"));
+    derived_uid(group, plural, text("/metadata/namespace"), text("/metadata/name"))
+}
+
+/// Objects that nothing gives a UID get one that follows from their name, so that it is the same after each restart.
+fn derived_uid(group: &str, plural: &str, namespace: &str, name: &str) -> String {
+    let name = format!("{group}/{plural}/{namespace}/{name}");
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
+}
+
+fn about_subscription((namespace, name): &Key) -> About {
+    About {
+        api_version: APPS_VERSION,
+        kind: "Subscription",
+        namespace: namespace.clone(),
+        name: name.clone(),
+    }
 }
 
 /// The keys whose values differ.
