@@ -68,7 +68,7 @@ async fn judge(cluster: &Cluster, room: &Room, need: &FeedNeed) -> Option<FeedRo
     let requests: Option<Requests> = requests
         .map(|(name, text)| Some((name.clone(), Quantity::parse(text)?)))
         .collect();
-    let fits = room.fits(&requests?);
+    let fits = room.fits(&requests?, &need.nodes);
     match cluster.replicas(&need.feed).await {
         Ok(running) => Some(FeedRoom { fits, running }),
         Err(error) => {

@@ -97,9 +97,9 @@ impl Selector {
         })
     }
 
-    /// Checks a node selector term over clusters: `Gt` and `Lt` besides the other operators, `metadata.name` as its only field, and at least
-    /// one requirement, because a term without any matches nothing.
-    pub fn parse_term(term: &ClusterSelectorTerm) -> Result<Self, InvalidSelector> {
+    /// Checks a node selector term: `Gt` and `Lt` besides the other operators, `metadata.name` as its only field, and at least one
+    /// requirement, because a term without any matches nothing. `name` is the label that holds the name.
+    pub fn parse_term(term: &ClusterSelectorTerm, name: &str) -> Result<Self, InvalidSelector> {
         let mut requirements = Vec::new();
         for (index, expression) in term.match_expressions.iter().enumerate() {
             requirements.push(parse_term_requirement(expression, index)?);
@@ -116,7 +116,7 @@ impl Selector {
                 }));
             }
             let name = LabelRequirement {
-                key: CLUSTER_NAME_LABEL.to_owned(),
+                key: name.to_owned(),
                 ..field.clone()
             };
             requirements.push(parse_requirement(&name, index).map_err(place)?);

@@ -184,6 +184,7 @@ impl Asked {
     fn ask(&self, round: u64) -> Ask {
         let feeds = self.needs.values().take(MOST_FEEDS).map(|(need, _)| FeedNeed {
             feed: need.feed.clone(),
+            nodes: need.nodes.clone(),
             requests: need
                 .requests
                 .iter()
@@ -218,6 +219,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::core::api::subscription::Feed;
+    use crate::core::room::NodeRules;
     use crate::core::schedule::Cluster;
     use crate::core::selector::Labels;
 
@@ -236,6 +238,7 @@ mod tests {
         let need = Need {
             feed: serde_json::from_value::<Feed>(feed).unwrap(),
             requests: [("cpu".to_owned(), Quantity::parse(cpu).unwrap())].into(),
+            nodes: NodeRules::default(),
         };
         let needs = BTreeMap::from([(Arc::from(WEB), (Arc::new(need), promised))]);
         Questions::from([(Arc::from("clusternet-a"), needs)])

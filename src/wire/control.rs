@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::api::subscription::Feed;
 use crate::core::ids::{ClusterId, ObjectId, ObjectKind};
+use crate::core::room::NodeRules;
 use crate::core::selector::Labels;
 use crate::core::status::DescriptionReport;
 
@@ -188,6 +189,9 @@ pub struct FeedNeed {
     /// What a replica requests, by resource.
     #[serde(default)]
     pub requests: BTreeMap<String, String>,
+    /// What a replica asks of its node.
+    #[serde(default, skip_serializing_if = "NodeRules::is_empty")]
+    pub nodes: NodeRules,
 }
 
 /// Room for one feed.
@@ -269,12 +273,17 @@ mod tests {
 
     #[test]
     fn a_question_about_room_has_the_agreed_shape() {
-        let text = r#"{"type":"ask","round":7,"feeds":[{"apiVersion":"apps/v1","kind":"Deployment","namespace":"shop","name":"web","requests":{"cpu":"500m"}}]}"#;
+        let text = r#"{"type":"ask","round":7,"feeds":[{"apiVersion":"apps/v1","kind":"Deployment","namespace":"shop","name":"web","requests":{"cpu":"500m"},"nodes":{"nodeSelector":{"disk":"ssd"}}}]}"#;
         let ToAgent::Ask(ask) = serde_json::from_str(text).unwrap() else {
             panic!("not a question");
         };
         assert_eq!(ask.feeds[0].feed.status_key(), "apps/v1/Deployment/shop/web");
         assert_eq!(serde_json::to_string(&ToAgent::Ask(ask)).unwrap(), text);
+        let older = text.replace(r#","nodes":{"nodeSelector":{"disk":"ssd"}}"#, "");
+        let ToAgent::Ask(ask) = serde_json::from_str(&older).unwrap() else {
+            panic!("not a question");
+        };
+        assert_eq!(serde_json::to_string(&ToAgent::Ask(ask)).unwrap(), older);
         let answer = r#"{"type":"room","round":7,"feeds":{"apps/v1/Deployment/shop/web":{"fits":3}}}"#;
         let ToHub::Room { round, feeds } = serde_json::from_str(answer).unwrap() else {
             panic!("not an answer");

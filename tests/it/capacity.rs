@@ -16,9 +16,9 @@ const WEB: &str = "apps/v1/Deployment/shop/web";
 const SUBSCRIPTION: &str = "/apis/apps.clusternet.io/v1alpha1/namespaces/shop/subscriptions";
 const UNSCHEDULABLE: &str = "clusters.clusternet.io/unschedulable";
 
-/// A Deployment whose replicas request one CPU each, and the Subscription that divides them by room.
+/// A Deployment whose replicas request one CPU each on a node with an SSD, and the Subscription that divides them by room.
 fn web(replicas: i64) -> String {
-    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"nodeSelector": {"disk": "ssd"}, "containers": [
         {"name": "web", "image": "web", "resources": {"requests": {"cpu": "1"}}}]}});
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}});
@@ -38,10 +38,10 @@ fn send(server: &ApiServer, method: &str, path: &str, content: &Value) {
     assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.body);
 }
 
-/// A node that is ready, with this many CPUs.
+/// A node that is ready, with this many CPUs and an SSD.
 fn add_node(server: &ApiServer, name: &str, cpus: i64) {
     let offers = json!({"cpu": cpus.to_string(), "memory": "8Gi", "pods": "110"});
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"disk": "ssd"}}, "status": {
         "capacity": offers, "allocatable": offers, "conditions": [{"type": "Ready", "status": "True"}]}});
     send(server, "POST", "/api/v1/nodes", &node);
     // The API server taints a new node as not ready, and a controller takes that away.
@@ -109,6 +109,9 @@ fn replicas_are_divided_by_the_room_that_agents_find() {
     add_node(&fleet.servers[0], "one", 4);
     add_pod(&fleet.servers[0], "one");
     add_node(&fleet.servers[1], "one", 8);
+    add_node(&fleet.servers[0], "slow", 64);
+    let slow = json!({"metadata": {"labels": {"disk": "hdd"}}});
+    send(&fleet.servers[0], "PATCH", "/api/v1/nodes/slow", &slow);
     add_node(&fleet.servers[1], "cordoned", 64);
     send(
         &fleet.servers[1],

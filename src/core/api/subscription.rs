@@ -62,7 +62,7 @@ pub struct LabelSelector {
 }
 
 /// One requirement of a label selector.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct LabelRequirement {
     /// Label key.
     pub key: String,
@@ -96,7 +96,7 @@ pub struct SubGroupStrategy {
 }
 
 /// A toleration as in core/v1.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Toleration {
     /// Taint key; empty with `Exists` means every key.
@@ -186,7 +186,7 @@ pub struct PreferredSchedulingTerm {
 }
 
 /// A node selector term, over clusters: all requirements hold.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterSelectorTerm {
     /// Over labels; `Gt` and `Lt` besides the operators of label selectors.
@@ -263,13 +263,13 @@ pub struct FeedOrder {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ReplicaRequirements {
-    /// Labels of nodes; a matter of the cluster's own scheduler.
+    /// Labels of nodes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that do not matter; a matter of the cluster's own scheduler.
+    /// Taints of nodes that do not matter.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Affinity to nodes and pods; a matter of the cluster's own scheduler.
+    /// Affinity to nodes; that to pods is a matter of the cluster's own scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<serde_json::Value>,
     /// Requests and limits.

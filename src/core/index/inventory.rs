@@ -17,6 +17,7 @@ use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 use crate::core::object::Object;
 use crate::core::quantity::Quantity;
+use crate::core::room::NodeRules;
 use crate::core::selector::Labels;
 
 /// Replicas of one feed.
@@ -28,6 +29,8 @@ pub struct Workload {
     pub pointer: String,
     /// What one replica requests.
     pub requests: BTreeMap<String, Quantity>,
+    /// What one replica asks of its node, in the source object as everything here.
+    pub nodes: NodeRules,
     /// Labels of its pods.
     pub pod_labels: Labels,
 }
@@ -59,6 +62,7 @@ struct Order {
     total: Option<i64>,
     pointer: String,
     requests: BTreeMap<String, Quantity>,
+    nodes: NodeRules,
 }
 
 /// Adds a FeedInventory; one that cannot be carried out holds its Subscription.
@@ -111,6 +115,12 @@ fn read_order(index: usize, order: &FeedOrder, definition: &Definition, out: &mu
             ),
         }
     }
+    let affinity = order.replica_requirements.affinity.clone().unwrap_or_default();
+    let affinity = NodeRules::read(&serde_json::json!({"affinity": affinity}));
+    let affinity = affinity.unwrap_or_else(|(_, message)| {
+        refuse("replicaRequirements/affinity", message, "write it as in a pod's spec");
+        NodeRules::default()
+    });
     let feed = Feed {
         api_version: order.api_version.clone(),
         kind: order.kind.clone(),
@@ -125,6 +135,11 @@ fn read_order(index: usize, order: &FeedOrder, definition: &Definition, out: &mu
             total,
             pointer,
             requests,
+            nodes: NodeRules {
+                node_selector: order.replica_requirements.node_selector.clone(),
+                tolerations: order.replica_requirements.tolerations.clone(),
+                ..affinity
+            },
         },
     ))
 }
@@ -248,6 +263,7 @@ fn by_kind(object: &Object) -> Result<Workload, Problem> {
         total: replicas(object, "/spec/replicas")?.unwrap_or(1),
         pointer: "/spec/replicas".to_owned(),
         requests: pod_requests(object)?,
+        nodes: node_rules(object)?,
         pod_labels: pod_labels(object),
     })
 }
@@ -265,6 +281,7 @@ fn by_order(object: &Object, order: &Order) -> Result<Workload, Problem> {
         total: stated.ok_or_else(missing)?,
         pointer: order.pointer.clone(),
         requests: order.requests.clone(),
+        nodes: order.nodes.clone(),
         pod_labels: pod_labels(object),
     })
 }
@@ -277,6 +294,13 @@ fn replicas(object: &Object, pointer: &str) -> Result<Option<i64>, Problem> {
             None => Err((pointer.to_owned(), format!("{value} is not a number of replicas"))),
         },
     }
+}
+
+fn node_rules(object: &Object) -> Result<NodeRules, Problem> {
+    const POD: &str = "/spec/template/spec";
+    let spec = object.pointer(POD).map(NodeRules::read);
+    let place = |(pointer, message): (&str, String)| (format!("{POD}{pointer}"), message);
+    Ok(spec.transpose().map_err(place)?.unwrap_or_default())
 }
 
 fn pod_labels(object: &Object) -> Labels {

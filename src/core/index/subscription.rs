@@ -12,7 +12,7 @@ use crate::core::api::subscription::{
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectKey, is_dns_name};
-use crate::core::selector::Selector;
+use crate::core::selector::{CLUSTER_NAME_LABEL, Selector};
 use crate::core::taint::Toleration;
 
 /// A Subscription that can be carried out.
@@ -315,7 +315,7 @@ impl Reader<'_> {
             let message = format!("weight {} is out of range", spec.weight);
             self.refuse(&format!("{pointer}/weight"), message, "use 1 to 100");
         }
-        let term = Selector::parse_term(&spec.preference);
+        let term = Selector::parse_term(&spec.preference, CLUSTER_NAME_LABEL);
         let selector = self.selector(&format!("{pointer}/preference"), Some(term))?;
         Some((i64::from(spec.weight), selector))
     }

@@ -7,7 +7,7 @@ use super::Inputs;
 use super::listing::{self, Listing};
 use crate::core::api::subscription::Feed;
 use crate::core::index::{self, Snapshot, Subscription};
-use crate::core::room::Requests;
+use crate::core::room::{NodeRules, Requests};
 use crate::core::schedule::{self, Cluster, Request, wants};
 use crate::core::state::State;
 
@@ -18,6 +18,8 @@ pub struct Need {
     pub feed: Feed,
     /// What a replica requests.
     pub requests: Requests,
+    /// What it asks of its node.
+    pub nodes: NodeRules,
 }
 
 /// By dedicated namespace and feed key: what is asked about, and how many replicas the cluster was given before.
@@ -59,8 +61,8 @@ fn add(inputs: &Inputs<'_>, key: &(String, String), subscription: &Subscription,
         .collect();
     for (key, workload) in question.feeds {
         let Some(feed) = feeds.get(&**key).cloned() else { continue };
-        let requests = workload.requests.clone();
-        let need = Arc::new(Need { feed, requests });
+        let (requests, nodes) = (workload.requests.clone(), workload.nodes.clone());
+        let need = Arc::new(Need { feed, requests, nodes });
         let shares = previous.replicas.get(key);
         for cluster in &question.clusters {
             let share = shares.and_then(|shares| shares.get(&cluster.namespace)).copied().unwrap_or(0);

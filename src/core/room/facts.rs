@@ -5,12 +5,20 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Requests;
+use super::nodes::{Affinity, NAME_FIELD, NodeRules};
+use crate::core::api::cluster::Taint as TaintSpec;
+use crate::core::api::subscription::Toleration as TolerationSpec;
 use crate::core::quantity::Quantity;
+use crate::core::selector::Labels;
+use crate::core::taint::{Effect, Taint};
+
+/// The taint of a cordoned node.
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
 /// A node.
 #[derive(Debug, Deserialize)]
 pub struct NodeFacts {
-    metadata: Name,
+    metadata: Metadata,
     #[serde(default)]
     spec: NodeSpec,
     #[serde(default)]
@@ -18,20 +26,17 @@ pub struct NodeFacts {
 }
 
 #[derive(Debug, Deserialize)]
-struct Name {
+struct Metadata {
     name: String,
+    #[serde(default)]
+    labels: Labels,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeSpec {
     unschedulable: bool,
-    taints: Vec<NodeTaint>,
-}
-
-#[derive(Debug, Deserialize)]
-struct NodeTaint {
-    effect: String,
+    taints: Vec<TaintSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,11 +59,30 @@ impl NodeFacts {
         &self.metadata.name
     }
 
-    /// Ready, not cordoned, and without a taint that keeps pods out.
-    pub fn takes_pods(&self) -> bool {
+    /// Its labels, and its name for terms that ask for that.
+    pub(super) fn labels(&self) -> Labels {
+        let mut labels = self.metadata.labels.clone();
+        labels.insert(NAME_FIELD.to_owned(), self.metadata.name.clone());
+        labels
+    }
+
+    /// Whether it is ready. One that is not takes nothing, whatever a pod tolerates.
+    pub fn is_ready(&self) -> bool {
         let is_ready = |condition: &Condition| condition.kind == "Ready" && condition.status == "True";
-        let keeps_out = |taint: &NodeTaint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-        self.status.conditions.iter().any(is_ready) && !self.spec.unschedulable && !self.spec.taints.iter().any(keeps_out)
+        self.status.conditions.iter().any(is_ready)
+    }
+
+    /// Its taints; a node that is cordoned counts as having the taint that says so.
+    pub(super) fn taints(&self) -> Vec<Taint> {
+        let cordoned = TaintSpec {
+            key: CORDONED.to_owned(),
+            value: String::new(),
+            effect: Effect::NoSchedule.as_str().to_owned(),
+            time_added: None,
+        };
+        let cordoned = Some(&cordoned).filter(|_| self.spec.unschedulable);
+        let stated = self.spec.taints.iter().chain(cordoned);
+        stated.filter_map(|taint| Taint::parse(taint).ok()).collect()
     }
 
     /// What it offers to pods.
@@ -84,6 +108,9 @@ struct PodSpec {
     init_containers: Vec<Container>,
     overhead: BTreeMap<String, String>,
     resources: Resources,
+    node_selector: BTreeMap<String, String>,
+    affinity: Affinity,
+    tolerations: Vec<TolerationSpec>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +136,15 @@ impl PodFacts {
     /// The node that it is on.
     pub fn node(&self) -> Option<&str> {
         Some(self.spec.node_name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// What it asks of its node.
+    pub(super) fn rules(&self) -> NodeRules {
+        NodeRules {
+            node_selector: self.spec.node_selector.clone(),
+            node_selector_terms: self.spec.affinity.terms(),
+            tolerations: self.spec.tolerations.clone(),
+        }
     }
 
     /// Whether it gave back what it took.

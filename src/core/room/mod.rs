@@ -1,16 +1,19 @@
 //! Nodes and pods of one cluster → how many more replicas fit. Fetches nothing, and keeps of a pod only what it takes from its node.
 //!
 //! For each node that is ready and takes new pods: allocatable less the requests of its pods, floor(min(free / request)), capped by free pod
-//! slots; summed over the nodes. Pods that wait for a node take their room first, wherever they fit. Selectors, affinity and tolerations of
-//! nodes are a matter of the cluster's own scheduler: a node with a taint that keeps pods out is left out.
+//! slots; summed over the nodes that the pod may be on. Pods that wait for a node take their room first, wherever they fit.
 
 mod facts;
+mod nodes;
 
 use std::collections::BTreeMap;
 
 pub use facts::{NodeFacts, PodFacts};
+pub use nodes::NodeRules;
 
 use crate::core::quantity::Quantity;
+use crate::core::selector::Labels;
+use crate::core::taint::Taint;
 
 /// What one pod takes, by resource.
 pub type Requests = BTreeMap<String, Quantity>;
@@ -24,8 +27,8 @@ const MOST: i64 = i32::MAX as i64;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Room {
     nodes: BTreeMap<String, Node>,
-    /// Pods without a node, by what they request.
-    waiting: BTreeMap<Vec<(String, Quantity)>, i64>,
+    /// Pods without a node, by what they request and ask of it.
+    waiting: BTreeMap<(Vec<(String, Quantity)>, NodeRules), i64>,
 }
 
 /// What is free on one node.
@@ -33,6 +36,8 @@ pub struct Room {
 struct Node {
     free: Requests,
     pods: i64,
+    labels: Labels,
+    taints: Vec<Taint>,
 }
 
 impl Node {
@@ -56,13 +61,18 @@ impl Node {
 }
 
 impl Room {
-    /// Adds a node, before its pods. One that takes no new pods has no room.
+    /// Adds a node, before its pods. One that is not ready has no room.
     pub fn add_node(&mut self, facts: &NodeFacts) {
-        if facts.takes_pods() {
+        if facts.is_ready() {
             let mut free = facts.allocatable();
             let one = Quantity::parse("1").unwrap_or_default();
-            let pods = free.remove("pods").and_then(|pods| pods.holds(one)).unwrap_or(0);
-            self.nodes.insert(facts.name().to_owned(), Node { free, pods });
+            let node = Node {
+                pods: free.remove("pods").and_then(|pods| pods.holds(one)).unwrap_or(0),
+                free,
+                labels: facts.labels(),
+                taints: facts.taints(),
+            };
+            self.nodes.insert(facts.name().to_owned(), node);
         }
     }
 
@@ -78,7 +88,7 @@ impl Room {
             }
             return;
         }
-        let shape: Vec<(String, Quantity)> = requests.into_iter().collect();
+        let shape = (requests.into_iter().collect(), facts.rules());
         if self.waiting.contains_key(&shape) || self.waiting.len() < WAITING_SHAPES {
             *self.waiting.entry(shape).or_default() += 1;
         }
@@ -87,9 +97,14 @@ impl Room {
     /// Gives pods that wait for a node their room, once all nodes and pods are known. Those that fit nowhere take none.
     #[must_use]
     pub fn settle(mut self) -> Self {
-        for (shape, mut count) in std::mem::take(&mut self.waiting) {
+        for ((shape, rules), mut count) in std::mem::take(&mut self.waiting) {
             let requests: Requests = shape.into_iter().collect();
-            for node in self.nodes.values_mut() {
+            let filter = rules.prepare();
+            let admitting = self
+                .nodes
+                .values_mut()
+                .filter(|node| filter.admits(&node.labels, &node.taints));
+            for node in admitting {
                 let taken = node.holds(&requests).min(count);
                 node.take(&requests, taken);
                 count -= taken;
@@ -98,9 +113,11 @@ impl Room {
         self
     }
 
-    /// How many pods with these requests fit besides those that are there.
-    pub fn fits(&self, requests: &Requests) -> i64 {
-        let of_nodes = self.nodes.values().map(|node| node.holds(requests));
+    /// How many pods with these requests fit on the nodes that they may be on, besides those that are there.
+    pub fn fits(&self, requests: &Requests, rules: &NodeRules) -> i64 {
+        let filter = rules.prepare();
+        let admitting = self.nodes.values().filter(|node| filter.admits(&node.labels, &node.taints));
+        let of_nodes = admitting.map(|node| node.holds(requests));
         of_nodes.fold(0i64, i64::saturating_add).min(MOST)
     }
 }
