@@ -38,7 +38,7 @@ pub struct LiveFacts {
     grace: Mutex<Grace>,
     rooms: Mutex<Rooms>,
     answered: Condvar,
-    rounds: watch::Sender<Arc<Round>>,
+    round: Mutex<Arc<Round>>,
     closed: Mutex<Closed>,
 }
 
@@ -66,7 +66,7 @@ impl LiveFacts {
             grace: Mutex::new(Grace::new(seconds, known, now.as_second())),
             rooms: Mutex::default(),
             answered: Condvar::new(),
-            rounds: watch::Sender::default(),
+            round: Mutex::default(),
             closed: Mutex::default(),
         }
     }
@@ -117,7 +117,7 @@ impl LiveFacts {
         let connected = |id: &&ClusterId| self.registry.get(id).is_some_and(|live| live.is_connected());
         let asked = round.asks.keys().filter(|id| rooms.answers_in_time(id));
         let mut awaited: Vec<ClusterId> = asked.filter(connected).cloned().collect();
-        self.rounds.send_replace(Arc::new(round));
+        self.begin(round);
         let begun = Instant::now();
         loop {
             awaited.retain(|id| !rooms.has_answered(id, number));
@@ -143,12 +143,20 @@ impl LiveFacts {
         self.answered.notify_all();
     }
 
-    /// Questions to agents, for their sessions.
-    pub(super) fn rounds(&self) -> Questioning {
-        let mut rounds = self.rounds.subscribe();
-        // One that comes now has not heard what is asked at the moment.
-        rounds.mark_changed();
-        Questioning { rounds }
+    /// Asks the agents that are there; one that comes later asks for its [`question`](Self::question).
+    fn begin(&self, round: Round) {
+        let round = Arc::new(round);
+        *lock(&self.round) = Arc::clone(&round);
+        for (cluster, question) in &round.asks {
+            if let Some(asked) = self.registry.get(cluster).and_then(|live| live.asked.clone()) {
+                asked.room(question.clone());
+            }
+        }
+    }
+
+    /// What a cluster's agent is asked at the moment.
+    pub(super) fn question(&self, cluster: &ClusterId) -> Option<Ask> {
+        lock(&self.round).asks.get(cluster).cloned()
     }
 
     /// Watches until the token ends. Does next to nothing while all is well and nobody waits for room.
@@ -186,7 +194,7 @@ impl LiveFacts {
             let silent: Vec<ClusterId> = rooms.silent().filter(|id| self.had_time(id)).cloned().collect();
             rooms.note_mute(silent);
             rooms.look_again();
-            self.rounds.send_replace(Arc::new(rooms.next_round(Instant::now(), true)));
+            self.begin(rooms.next_round(Instant::now(), true));
         }
     }
 
@@ -219,25 +227,5 @@ impl LiveFacts {
     /// Forgets clusters that are gone.
     pub(super) fn retain(&self, is_there: impl Fn(&ClusterId) -> bool) {
         lock(&self.grace).retain(is_there);
-    }
-}
-
-/// One session's view of what is asked.
-#[derive(Debug)]
-pub(super) struct Questioning {
-    rounds: watch::Receiver<Arc<Round>>,
-}
-
-impl Questioning {
-    /// Waits for the next question to this cluster; for ever when the hub asks nothing any more. Cancel safe.
-    pub(super) async fn next(&mut self, cluster: &ClusterId) -> Ask {
-        loop {
-            if self.rounds.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            if let Some(ask) = self.rounds.borrow_and_update().asks.get(cluster) {
-                return ask.clone();
-            }
-        }
     }
 }

@@ -13,6 +13,7 @@ use super::acceptor::{Session, Sessions};
 use super::proxy::{Lookup, Tunnels};
 use super::revision::Revision;
 use crate::core::access::attributes::ClusterNames;
+use super::session::Asked;
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
@@ -65,6 +66,8 @@ pub struct Live {
     /// How often in a row a tunnel came while another one of the same cluster stood, and from where that was.
     rivals: u32,
     rival: Option<SocketAddr>,
+    /// The way to its session, while there is one.
+    pub(super) asked: Option<Asked>,
     /// The key of its certificate.
     key: KeyDigest,
     session: u64,
@@ -253,6 +256,7 @@ impl Sessions for Registry {
             descriptions: Arc::default(),
             rivals: 0,
             rival: None,
+            asked: None,
             key: session.key.clone(),
             session: number,
         };

@@ -29,6 +29,7 @@ use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::selector::Labels;
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
+use crate::wire;
 use crate::wire::content::{ContentError, pack};
 use crate::wire::control::{Offer, ToAgent, ToHub};
 
@@ -111,6 +112,13 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
     warn_of_newer_epoch(&context, &cluster, hello.epoch);
     let (asked, asks) = mpsc::channel(ASKS);
+    context
+        .registry
+        .update(&cluster, number, |live| live.asked = Some(Asked(asked.clone())));
+    // What is asked of everybody at the moment was said before this one could hear it.
+    if let Some(question) = context.facts.question(&cluster) {
+        Asked(asked.clone()).room(question);
+    }
     let mut incoming = Incoming {
         context: Arc::clone(&context),
         number,
@@ -143,9 +151,10 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         warn!(cluster = %cluster, error = %error, cause = ?std::error::Error::source(error), "the session with the agent ended");
     }
     handle.close().await;
-    context
-        .registry
-        .update(&cluster, number, |live| live.lost = Some(Timestamp::now()));
+    context.registry.update(&cluster, number, |live| {
+        live.lost = Some(Timestamp::now());
+        live.asked = None;
+    });
     info!(cluster = %cluster, "agent disconnected");
 }
 
@@ -162,11 +171,23 @@ fn warn_of_newer_epoch(context: &SessionContext, cluster: &ClusterId, taken: u64
     }
 }
 
-/// What an agent asks for and is answered in order.
+/// What an agent asks for and is answered in order, and what it is asked itself.
 #[derive(Debug)]
 enum Ask {
     Content(ObjectId, Vec<ObjectId>),
     Certificate(String),
+    Room(wire::control::Ask),
+}
+
+/// The way to a session for questions to its agent. Not a subscription of each session: that would cost every idle tunnel memory.
+#[derive(Debug, Clone)]
+pub struct Asked(mpsc::Sender<Box<Ask>>);
+
+impl Asked {
+    /// Has the agent asked how much room there is. One that takes nothing is asked again with the next round.
+    pub(super) fn room(&self, question: wire::control::Ask) {
+        let _ = self.0.try_send(Box::new(Ask::Room(question)));
+    }
 }
 
 /// Takes what the agent says. Never waits.
@@ -259,13 +280,12 @@ impl Outgoing {
         self.sender.send(&welcome, b"").await?;
         Box::pin(self.offer_if_needed()).await?;
         let stop = self.context.stop.clone();
-        let mut questions = self.context.facts.rounds();
         loop {
             tokio::select! {
-                question = questions.next(&self.cluster) => self.sender.send(&ToAgent::Ask(question), b"").await?,
                 ask = asks.recv() => match ask.map(|ask| *ask) {
                     Some(Ask::Content(tree, ids)) => Box::pin(self.send_wanted(tree, ids)).await?,
                     Some(Ask::Certificate(csr)) => Box::pin(self.renew(&csr)).await?,
+                    Some(Ask::Room(question)) => self.sender.send(&ToAgent::Ask(question), b"").await?,
                     None => return Ok(()),
                 },
                 changed = revisions.changed() => match changed {
