@@ -213,6 +213,13 @@ fn a_diff_is_what_diff_writes() {
     assert_eq!(diff, "--- a/m.yaml\n+++ b/m.yaml\n@@ -1,2 +1,2 @@\n a: 1\n-b: 2\n+b: 3\n");
     let created = unified(None, Some(("m.yaml", b"a: 1\n")));
     assert_eq!(created, "--- /dev/null\n+++ b/m.yaml\n@@ -0,0 +1 @@\n+a: 1\n");
+    let lines = |first: &str, last: &str| format!("{first}\n2\n3\n4\n5\n6\n7\n8\n{last}");
+    let far = unified(
+        Some(("m", lines("a", "z").as_bytes())),
+        Some(("m", lines("b", "y\n").as_bytes())),
+    );
+    let hunks = "@@ -1,4 +1,4 @@\n-a\n+b\n 2\n 3\n 4\n@@ -6,4 +6,4 @@\n 6\n 7\n 8\n-z\n\\ No newline at end of file\n+y\n";
+    assert_eq!(far, format!("--- a/m\n+++ b/m\n{hunks}"));
 }
 
 #[test]
