@@ -42,30 +42,21 @@ pub fn feed_of(key: &ObjectKey, source: &Definition) -> Feed {
     }
 }
 
-/// Adds a Bundle without its objects; one that cannot be carried out holds what is made of it.
-pub(super) fn add_bundle(snapshot: &mut Snapshot, key: ObjectKey, definition: Definition, out: &mut Vec<Diagnostic>) {
+/// Reads a Bundle, without its objects; nothing where it cannot be carried out.
+pub(super) fn read(definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Bundle> {
     let before = out.len();
-    let path = read_spec::<BundleSpec>(&definition, out).and_then(|spec| {
-        let folder = folder(&spec.path);
-        if folder.is_none() {
-            let message = format!("{:?} is no folder below the configured path", spec.path);
-            let hint = "write the path from there, without .. and without a / at its beginning";
-            out.push(invalid(&definition, "/spec/path", message, hint));
-        }
-        folder
-    });
-    match path.filter(|_| out.len() == before) {
-        Some(path) => {
-            let members = Vec::new();
-            let bundle = Bundle {
-                path,
-                members,
-                definition,
-            };
-            snapshot.bundles.insert(key, bundle);
-        }
-        None => drop(snapshot.unusable.insert(key)),
-    }
+    let spec = read_spec::<BundleSpec>(definition, out)?;
+    let Some(path) = folder(&spec.path) else {
+        let message = format!("{:?} is no folder below the configured path", spec.path);
+        let hint = "write the path from there, without .. and without a / at its beginning";
+        out.push(invalid(definition, "/spec/path", message, hint));
+        return None;
+    };
+    (out.len() == before).then(|| Bundle {
+        path,
+        members: Vec::new(),
+        definition: definition.clone(),
+    })
 }
 
 /// The path with a `/` at its end, without `.` and doubled `/`; nothing where it leaves the configured path.

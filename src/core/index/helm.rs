@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::Definition;
 use super::kinds::{DNS_HINT, invalid, parse_spec, read_spec};
-use super::{Definition, Snapshot};
 use crate::core::api::APPS_GROUP;
 use crate::core::api::helm::HelmChartSpec;
 use crate::core::diagnostic::Diagnostic;
@@ -26,22 +26,18 @@ pub fn is_chart(key: &ObjectKey) -> bool {
     (key.group.as_str(), key.kind.as_str()) == (APPS_GROUP, HELM_CHART)
 }
 
-/// Adds a HelmChart to the feeds; one that cannot be carried out holds what is made of it.
-pub(super) fn add_chart(snapshot: &mut Snapshot, key: ObjectKey, definition: Definition, out: &mut Vec<Diagnostic>) {
+/// Whether a HelmChart can be carried out.
+pub(super) fn is_usable(definition: &Definition, out: &mut Vec<Diagnostic>) -> bool {
     let before = out.len();
-    if let Some(spec) = read_spec::<HelmChartSpec>(&definition, out) {
+    if let Some(spec) = read_spec::<HelmChartSpec>(definition, out) {
         let problems = problems(&spec);
         out.extend(
             problems
                 .into_iter()
-                .map(|(pointer, message)| invalid(&definition, pointer, message, hint(pointer))),
+                .map(|(pointer, message)| invalid(definition, pointer, message, hint(pointer))),
         );
     }
-    if out.len() == before {
-        snapshot.feeds.insert(key, definition);
-    } else {
-        snapshot.unusable.insert(key);
-    }
+    out.len() == before
 }
 
 /// Reads the spec of a chart that overrides have changed.

@@ -65,8 +65,8 @@ struct Order {
     nodes: NodeRules,
 }
 
-/// Adds a FeedInventory; one that cannot be carried out holds its Subscription.
-pub(super) fn add_inventory(snapshot: &mut Snapshot, key: &ObjectKey, definition: &Definition, out: &mut Vec<Diagnostic>) {
+/// Reads a FeedInventory; one that cannot be carried out holds its Subscription.
+pub(super) fn read(definition: &Definition, out: &mut Vec<Diagnostic>) -> Reading<FeedInventory> {
     let before = out.len();
     let read = read_spec::<FeedInventorySpec>(definition, out).map(|spec| {
         let orders = spec.feeds.iter().enumerate();
@@ -74,12 +74,10 @@ pub(super) fn add_inventory(snapshot: &mut Snapshot, key: &ObjectKey, definition
         orders.collect()
     });
     let orders = read.filter(|_| out.len() == before);
-    let reading = orders.map_or(Reading::Unreadable, |orders| {
+    orders.map_or(Reading::Unreadable, |orders| {
         let definition = definition.clone();
         Reading::Valid(FeedInventory { orders, definition }.into())
-    });
-    let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
-    snapshot.inventories.insert(place, reading);
+    })
 }
 
 fn read_order(index: usize, order: &FeedOrder, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<(ObjectKey, Order)> {

@@ -11,12 +11,16 @@ mod kinds;
 mod operations;
 mod overrides;
 mod parse;
+mod reading;
 mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rayon::slice::ParallelSliceMut;
+
+use self::reading::{Content, FileReading, Item};
 
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP};
 use crate::core::diagnostic::Diagnostic;
@@ -88,12 +92,21 @@ impl Definition {
 }
 
 /// A kind of ours that is defined, and whether it can be carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Reading<T> {
     /// It can.
     Valid(Arc<T>),
     /// It is defined but cannot be carried out; diagnostics say why. What depends on it is held.
     Unreadable,
+}
+
+impl<T> Clone for Reading<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Reading::Valid(value) => Reading::Valid(Arc::clone(value)),
+            Reading::Unreadable => Reading::Unreadable,
+        }
+    }
 }
 
 impl<T> Reading<T> {
@@ -137,11 +150,11 @@ pub struct Snapshot {
 pub fn build(files: &FileTree, cache: &ParseCache, limits: &Limits) -> (Snapshot, Vec<Diagnostic>) {
     let mut builder = Builder::default();
     builder.note_entries(files);
-    for (path, entry, format) in source_files(files) {
+    for (path, entry, _) in source_files(files) {
         if entry.size > limits.file_bytes {
             builder.add_problem(path, &yaml::too_large(entry.size, limits));
-        } else if let Some(parsed) = cache.get(entry.id, format) {
-            builder.add_file(path, parsed);
+        } else if let Some(reading) = cache.reading(path, entry.id) {
+            builder.add_file(path, reading);
         }
     }
     builder.finish()
@@ -170,9 +183,9 @@ pub fn parse_ignore_file(text: &str) -> Gitignore {
 }
 
 #[derive(Default)]
-struct Builder {
-    definitions: BTreeMap<ObjectKey, Vec<Definition>>,
-    hub: Vec<Definition>,
+struct Builder<'a> {
+    items: Vec<&'a Item>,
+    hub: Vec<&'a Definition>,
     diagnostics: Vec<Diagnostic>,
     kustomizations: Vec<String>,
     incomplete: bool,
@@ -180,7 +193,7 @@ struct Builder {
     hub_incomplete: bool,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     fn note_entries(&mut self, files: &FileTree) {
         for (path, entry) in &files.files {
             let (what, code) = match entry.mode {
@@ -222,23 +235,11 @@ impl Builder {
         );
     }
 
-    fn add_file(&mut self, path: &str, parsed: &ParsedFile) {
-        parsed.problems.iter().for_each(|problem| self.add_problem(path, problem));
-        let file: Arc<str> = path.into();
-        for object in &parsed.objects {
-            let definition = Definition {
-                object: object.object.clone(),
-                digest: object.digest,
-                file: file.clone(),
-                line: object.line,
-                text: parsed.text.clone(),
-            };
-            if path.starts_with(HUB_DIRECTORY) {
-                self.hub.push(definition);
-            } else {
-                self.definitions.entry(identity(&object.object)).or_default().push(definition);
-            }
-        }
+    fn add_file(&mut self, path: &str, reading: &'a FileReading) {
+        let problems = &reading.parsed.problems;
+        problems.iter().for_each(|problem| self.add_problem(path, problem));
+        self.items.extend(&reading.items);
+        self.hub.extend(&reading.hub);
     }
 
     fn finish(mut self) -> (Snapshot, Vec<Diagnostic>) {
@@ -246,22 +247,30 @@ impl Builder {
             incomplete: self.incomplete,
             ..Snapshot::default()
         };
-        for (key, mut definitions) in std::mem::take(&mut self.definitions) {
-            if definitions.len() > 1 {
-                self.report_duplicates(&definitions);
-                snapshot.duplicates.insert(key.clone());
-                add_duplicate(&mut snapshot, &key, &definitions);
-            } else if let Some(definition) = definitions.pop() {
-                self.add_definition(&mut snapshot, key, definition);
+        let mut items = std::mem::take(&mut self.items);
+        // Stable, so that definitions of one object stay in the order of their files.
+        items.par_sort_by(|one, other| one.key.cmp(&other.key));
+        let mut feeds = Vec::with_capacity(items.len());
+        for same in items.chunk_by(|one, other| one.key == other.key) {
+            match same {
+                [item] => {
+                    self.diagnostics.extend(item.findings.iter().cloned());
+                    add_item(&mut snapshot, item, &mut feeds);
+                }
+                several => {
+                    self.report_duplicates(several);
+                    add_duplicates(&mut snapshot, several);
+                }
             }
         }
+        snapshot.feeds = feeds.into_iter().collect();
         bundle::link(&mut snapshot, &self.kustomizations, &mut self.diagnostics);
         snapshot.access.incomplete = self.hub_incomplete;
         for definition in std::mem::take(&mut self.hub) {
-            if access::is_access(&definition) {
-                access::add_access(&mut snapshot.access, &definition, &mut self.diagnostics);
+            if access::is_access(definition) {
+                access::add_access(&mut snapshot.access, definition, &mut self.diagnostics);
             } else {
-                cluster::add_hub_object(&mut snapshot, &definition, &mut self.diagnostics);
+                cluster::add_hub_object(&mut snapshot, definition, &mut self.diagnostics);
             }
         }
         access::check_roles(&snapshot.access, &mut self.diagnostics);
@@ -271,9 +280,9 @@ impl Builder {
         (snapshot, self.diagnostics)
     }
 
-    fn report_duplicates(&mut self, definitions: &[Definition]) {
-        for (index, definition) in definitions.iter().enumerate() {
-            let other = &definitions[usize::from(index == 0)];
+    fn report_duplicates(&mut self, items: &[&Item]) {
+        for (index, item) in items.iter().enumerate() {
+            let (definition, other) = (&item.definition, &items[usize::from(index == 0)].definition);
             let message = format!(
                 "defined more than once; the other definition is at {}:{}",
                 other.file, other.line
@@ -282,44 +291,59 @@ impl Builder {
             self.diagnostics.push(definition.locate(diagnostic, ""));
         }
     }
+}
 
-    fn add_definition(&mut self, snapshot: &mut Snapshot, key: ObjectKey, definition: Definition) {
-        match (key.group.as_str(), key.kind.as_str()) {
-            (APPS_GROUP, "Subscription") => subscription::add_subscription(snapshot, &key, &definition, &mut self.diagnostics),
-            (APPS_GROUP, "FeedInventory") => inventory::add_inventory(snapshot, &key, &definition, &mut self.diagnostics),
-            (APPS_GROUP, kind @ ("Localization" | "Globalization")) => {
-                let kind = if kind == "Localization" {
-                    OverrideKind::Localization
-                } else {
-                    OverrideKind::Globalization
-                };
-                overrides::add_override(snapshot, kind, &key, &definition, &mut self.diagnostics);
-            }
-            (APPS_GROUP, "HelmChart") => helm::add_chart(snapshot, key, definition, &mut self.diagnostics),
-            (BRANCHLINE_GROUP, "Bundle") => bundle::add_bundle(snapshot, key, definition, &mut self.diagnostics),
-            (group, kind) if is_ours(group) => {
-                // It may be a misspelt definition of anything, so absence says nothing.
-                snapshot.incomplete |= !WRITTEN_BY_THE_HUB.contains(&kind);
-                self.diagnostics.push(misplaced(&definition));
-            }
-            _ => drop(snapshot.feeds.insert(key, definition)),
+/// Adds what is defined once. Feeds come in the order of their keys, and all at once in the end.
+fn add_item(snapshot: &mut Snapshot, item: &Item, feeds: &mut Vec<(ObjectKey, Definition)>) {
+    match &item.content {
+        Content::Feed => feeds.push((item.key.clone(), item.definition.clone())),
+        Content::Unusable => drop(snapshot.unusable.insert(item.key.clone())),
+        Content::Bundle(bundle) => drop(snapshot.bundles.insert(item.key.clone(), bundle.clone())),
+        Content::Subscription(reading) => drop(snapshot.subscriptions.insert(place(&item.key), reading.clone())),
+        Content::Inventory(reading) => drop(snapshot.inventories.insert(place(&item.key), reading.clone())),
+        Content::Override(kind, value) => {
+            let reading = Reading::Valid(Arc::clone(value));
+            snapshot.overrides.insert(override_place(*kind, &item.key), reading);
         }
+        Content::Broken(kind, broken) => {
+            snapshot.broken_overrides.extend(broken.clone());
+            snapshot
+                .overrides
+                .insert(override_place(*kind, &item.key), Reading::Unreadable);
+        }
+        // It may be a misspelt definition of anything, so absence says nothing.
+        Content::Misplaced(of_anything) => snapshot.incomplete |= of_anything,
     }
 }
 
 /// None of the definitions counts, and what depends on any of them is held.
-fn add_duplicate(snapshot: &mut Snapshot, key: &ObjectKey, definitions: &[Definition]) {
-    let place = (key.namespace.clone().unwrap_or_default(), key.name.clone());
-    match (key.group.as_str(), key.kind.as_str()) {
-        (APPS_GROUP, "Subscription") => drop(snapshot.subscriptions.insert(place, Reading::Unreadable)),
-        (APPS_GROUP, "FeedInventory") => drop(snapshot.inventories.insert(place, Reading::Unreadable)),
-        (APPS_GROUP, kind) => {
-            if let Some(kind) = OverrideKind::of(kind) {
-                overrides::add_unreadable(snapshot, kind, key, definitions);
-            }
+fn add_duplicates(snapshot: &mut Snapshot, items: &[&Item]) {
+    let Some(first) = items.first() else { return };
+    snapshot.duplicates.insert(first.key.clone());
+    match &first.content {
+        Content::Subscription(_) => drop(snapshot.subscriptions.insert(place(&first.key), Reading::Unreadable)),
+        Content::Inventory(_) => drop(snapshot.inventories.insert(place(&first.key), Reading::Unreadable)),
+        Content::Override(kind, _) | Content::Broken(kind, _) => {
+            let broken = items
+                .iter()
+                .filter_map(|item| overrides::broken(*kind, &item.key, &item.definition.object));
+            snapshot.broken_overrides.extend(broken);
+            snapshot
+                .overrides
+                .insert(override_place(*kind, &first.key), Reading::Unreadable);
         }
-        _ => {}
+        Content::Feed | Content::Unusable | Content::Bundle(_) | Content::Misplaced(_) => {}
     }
+}
+
+/// Namespace and name.
+fn place(key: &ObjectKey) -> (String, String) {
+    (key.namespace.clone().unwrap_or_default(), key.name.clone())
+}
+
+fn override_place(kind: OverrideKind, key: &ObjectKey) -> (OverrideKind, String, String) {
+    let (namespace, name) = place(key);
+    (kind, namespace, name)
 }
 
 /// Kinds of ours that the hub writes for people to read.

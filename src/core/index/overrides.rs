@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
+use super::Definition;
 use super::bundle::is_bundle;
 use super::helm::is_chart;
 use super::kinds::{invalid, placed, read_spec};
 use super::operations;
-use super::{Definition, Reading, Snapshot};
 use crate::core::api::overrides::{OverrideConfig, OverrideSpec};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
@@ -148,28 +148,13 @@ pub struct BrokenOverride {
     pub selector: Option<Selector>,
 }
 
-/// Adds a Localization or Globalization; one that cannot be carried out holds its feed where it would apply.
-pub(super) fn add_override(
-    snapshot: &mut Snapshot,
-    kind: OverrideKind,
-    key: &ObjectKey,
-    definition: &Definition,
-    out: &mut Vec<Diagnostic>,
-) {
-    let namespace = key.namespace.clone().unwrap_or_default();
+/// Reads a Localization or Globalization; nothing where it cannot be carried out.
+pub(super) fn read(kind: OverrideKind, key: &ObjectKey, definition: &Definition, out: &mut Vec<Diagnostic>) -> Option<Override> {
     let before = out.len();
     let spec = read_spec::<OverrideSpec>(definition, out);
     name_entries(definition, &mut out[before..]);
     let reading = spec.and_then(|spec| read_override(&spec, kind, key, definition, out));
-    let clean = out[before..].iter().all(|diagnostic| !diagnostic.is_error());
-    match reading.filter(|_| clean) {
-        Some(value) => drop(
-            snapshot
-                .overrides
-                .insert((kind, namespace, key.name.clone()), Reading::Valid(value.into())),
-        ),
-        None => add_unreadable(snapshot, kind, key, std::slice::from_ref(definition)),
-    }
+    reading.filter(|_| out[before..].iter().all(|diagnostic| !diagnostic.is_error()))
 }
 
 /// Says which entry a finding about a field of it is about.
@@ -189,20 +174,8 @@ fn name_entries(definition: &Definition, found: &mut [Diagnostic]) {
     }
 }
 
-/// Adds an override that cannot be carried out, from all that is said about it.
-pub(super) fn add_unreadable(snapshot: &mut Snapshot, kind: OverrideKind, key: &ObjectKey, definitions: &[Definition]) {
-    let namespace = key.namespace.clone().unwrap_or_default();
-    let broken = definitions
-        .iter()
-        .filter_map(|definition| broken(kind, &namespace, key, &definition.object));
-    snapshot.broken_overrides.extend(broken);
-    snapshot
-        .overrides
-        .insert((kind, namespace, key.name.clone()), Reading::Unreadable);
-}
-
 /// What can still be known of an override that cannot be carried out: its feed and whom it is for.
-fn broken(kind: OverrideKind, namespace: &str, key: &ObjectKey, object: &Object) -> Option<BrokenOverride> {
+pub(super) fn broken(kind: OverrideKind, key: &ObjectKey, object: &Object) -> Option<BrokenOverride> {
     let feed: Feed = serde_json::from_value(object.pointer("/spec/feed")?.clone()).ok()?;
     let affinity = object
         .pointer("/spec/clusterAffinity")
@@ -211,7 +184,7 @@ fn broken(kind: OverrideKind, namespace: &str, key: &ObjectKey, object: &Object)
     let selector = affinity.and_then(|affinity| Selector::parse(&affinity).ok());
     Some(BrokenOverride {
         kind,
-        namespace: namespace.to_owned(),
+        namespace: key.namespace.clone().unwrap_or_default(),
         name: key.name.clone(),
         feed: placed(&feed).key(),
         selector,

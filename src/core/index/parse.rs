@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use super::access::RBAC_GROUP;
+use super::reading::{FileReading, read_file};
 use crate::core::api::{APPS_GROUP, BRANCHLINE_GROUP, CLUSTERS_GROUP};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::object::Object;
@@ -58,15 +59,16 @@ impl Format {
 /// Contents that are in memory as text at the same time.
 const PARSED_AT_ONCE: usize = 1_024;
 
-/// Parsed files by content id. A clone shares them.
+/// Parsed files by content id, and what their objects are by path. A clone shares both.
 #[derive(Debug, Default, Clone)]
 pub struct ParseCache {
     files: HashMap<(ObjectId, Format), Arc<ParsedFile>>,
+    readings: HashMap<String, (ObjectId, Arc<FileReading>)>,
 }
 
 impl ParseCache {
-    /// Parses the contents of a tree that were never parsed before; says how many they were. Loading is one after the other, parsing takes
-    /// every core.
+    /// Parses the contents of a tree that were never parsed before, and reads the objects of files that are new or changed; says how many
+    /// contents were parsed. Loading is one after the other, everything else takes every core.
     pub fn fill<E>(
         &mut self,
         files: &FileTree,
@@ -81,7 +83,20 @@ impl ParseCache {
                 .map(|((id, format), bytes)| ((id, format), Arc::new(parse_file(&bytes, format, limits))));
             self.files.par_extend(parsed);
         }
+        self.read(files);
         Ok(missing.len())
+    }
+
+    fn read(&mut self, files: &FileTree) {
+        let unread: Vec<_> = super::source_files(files)
+            .filter(|(path, entry, _)| self.reading(path, entry.id).is_none())
+            .filter_map(|(path, entry, format)| Some((path, entry.id, self.files.get(&(entry.id, format))?)))
+            .collect();
+        let read = unread
+            .into_par_iter()
+            .map(|(path, id, parsed)| (path.to_owned(), (id, Arc::new(read_file(path, parsed)))));
+        let read: Vec<_> = read.collect();
+        self.readings.extend(read);
     }
 
     fn missing(&self, files: &FileTree, limits: &Limits) -> Vec<(ObjectId, Format)> {
@@ -95,15 +110,18 @@ impl ParseCache {
         missing
     }
 
-    /// The parsed file, if it was inserted.
-    pub fn get(&self, id: ObjectId, format: Format) -> Option<&Arc<ParsedFile>> {
-        self.files.get(&(id, format))
+    /// What a file's objects are, if this content was read at this path.
+    pub(super) fn reading(&self, path: &str, id: ObjectId) -> Option<&FileReading> {
+        let (of, reading) = self.readings.get(path)?;
+        (*of == id).then_some(reading)
     }
 
     /// Forgets what the tree no longer names.
     pub fn retain(&mut self, files: &FileTree) {
         let live: std::collections::HashSet<ObjectId> = files.files.values().map(|entry| entry.id).collect();
         self.files.retain(|(id, _), _| live.contains(id));
+        self.readings
+            .retain(|path, (id, _)| files.files.get(path).is_some_and(|entry| entry.id == *id));
     }
 }
 

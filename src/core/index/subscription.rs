@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::bundle::is_bundle;
 use super::helm::is_chart;
 use super::kinds::{DNS_HINT, invalid, placed, read_spec, unsupported};
-use super::{Definition, Reading, Snapshot};
+use super::{Definition, Reading};
 use crate::core::api::subscription::{
     DividingScheduling, DynamicDividing, Feed, PreferredSchedulingTerm, SubscriptionSpec, TopologySpreadConstraint,
 };
@@ -103,8 +103,8 @@ struct Reader<'a> {
     out: &'a mut Vec<Diagnostic>,
 }
 
-/// Adds a Subscription; one that cannot be carried out is held whole.
-pub(super) fn add_subscription(snapshot: &mut Snapshot, key: &ObjectKey, definition: &Definition, out: &mut Vec<Diagnostic>) {
+/// Reads a Subscription; one that cannot be carried out is held whole.
+pub(super) fn read(key: &ObjectKey, definition: &Definition, out: &mut Vec<Diagnostic>) -> Reading<Subscription> {
     let before = out.len();
     let namespace = key.namespace.clone().unwrap_or_default();
     check_names(definition, &namespace, out);
@@ -128,8 +128,7 @@ pub(super) fn add_subscription(snapshot: &mut Snapshot, key: &ObjectKey, definit
             definition: definition.clone(),
         })
     });
-    let reading = read.map_or(Reading::Unreadable, |subscription| Reading::Valid(subscription.into()));
-    snapshot.subscriptions.insert((namespace, key.name.clone()), reading);
+    read.map_or(Reading::Unreadable, |subscription| Reading::Valid(subscription.into()))
 }
 
 /// Names become paths on the state branch and namespaces in clusters, so they follow Kubernetes' rules for both.
