@@ -113,7 +113,7 @@ impl Live {
 pub struct Registry {
     live: Mutex<HashMap<ClusterId, Arc<Live>>>,
     revisions: watch::Receiver<Arc<Revision>>,
-    joined: mpsc::Sender<(u64, Session)>,
+    joined: mpsc::Sender<(u64, Box<Session>)>,
     changed: mpsc::Sender<ClusterId>,
     sessions: std::sync::atomic::AtomicU64,
 }
@@ -122,7 +122,7 @@ impl Registry {
     /// Sessions go to `joined`; ids of clusters whose live facts changed go to `changed`.
     pub fn new(
         revisions: watch::Receiver<Arc<Revision>>,
-        joined: mpsc::Sender<(u64, Session)>,
+        joined: mpsc::Sender<(u64, Box<Session>)>,
         changed: mpsc::Sender<ClusterId>,
     ) -> Self {
         Registry {
@@ -279,7 +279,7 @@ impl Sessions for Registry {
         }
         self.announce(&cluster);
         // Thousands may come back at once; the queue is as long as that, and an agent that finds it full dials again.
-        if self.joined.try_send((number, session)).is_err() {
+        if self.joined.try_send((number, Box::new(session))).is_err() {
             warn!(cluster = %cluster, "too many agents joined at once; this one has to dial again");
             handle.begin_close();
         }

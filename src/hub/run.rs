@@ -304,7 +304,7 @@ impl Parts {
 
     fn sessions(
         &self,
-        mut queue: mpsc::Receiver<(u64, Session)>,
+        mut queue: mpsc::Receiver<(u64, Box<Session>)>,
         registry: Arc<Registry>,
         facts: Arc<LiveFacts>,
         metrics: Arc<Metrics>,

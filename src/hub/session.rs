@@ -98,7 +98,9 @@ enum SessionError {
 }
 
 /// Serves one agent until its tunnel ends. Receiving never waits for sending, so that two sides with full queues still take what the other says.
-pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
+///
+/// Not an `async fn`: the future would keep room for the whole session, as it came, for as long as the tunnel stands.
+pub fn run(context: Arc<SessionContext>, number: u64, session: Box<Session>) -> impl Future<Output = ()> + Send + 'static {
     let Session {
         cluster,
         key,
@@ -106,12 +108,12 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
         protocol,
         hello,
         sender,
-        receiver,
+        mut receiver,
         handle,
-    } = session;
+    } = *session;
     info!(cluster = %cluster, address = %address, held = ?hello.held, applied = ?hello.applied, "agent connected");
     warn_of_newer_epoch(&context, &cluster, hello.epoch);
-    let (asked, asks) = mpsc::channel(ASKS);
+    let (asked, mut asks) = mpsc::channel(ASKS);
     context
         .registry
         .update(&cluster, number, |live| live.asked = Some(Asked(asked.clone())));
@@ -119,43 +121,37 @@ pub async fn run(context: Arc<SessionContext>, number: u64, session: Session) {
     if let Some(question) = context.facts.question(&cluster) {
         Asked(asked.clone()).room(question);
     }
-    let mut incoming = Incoming {
-        context: Arc::clone(&context),
-        number,
-        cluster: cluster.clone(),
-        asked,
-        labels: LabelReports::default(),
-    };
-    let (held, applied) = (hello.held, hello.applied);
-    // The registry has the rest of the hello; a second copy would cost kilobytes for as long as the tunnel stands.
-    incoming.take_labels({ hello }.labels);
-    let outgoing = Outgoing {
+    let mut outgoing = Outgoing {
         context: Arc::clone(&context),
         cluster: cluster.clone(),
         key,
         protocol,
-        held,
-        applied,
+        held: hello.held,
+        applied: hello.applied,
         sender,
         offered: None,
         allowed: None,
     };
-    let ended = tokio::select! {
-        ended = incoming.serve(receiver) => ended,
-        ended = outgoing.serve(asks) => ended,
-        () = handle.closed().cancelled_owned() => Ok(()),
-        // An agent that takes nothing must not hold up the end.
-        () = grace(&context.stop) => Ok(()),
+    let stop = context.stop.clone();
+    let mut incoming = Incoming {
+        context,
+        number,
+        cluster,
+        asked,
+        labels: LabelReports::default(),
     };
-    if let Err(error) = &ended {
-        warn!(cluster = %cluster, error = %error, cause = ?std::error::Error::source(error), "the session with the agent ended");
+    incoming.take_labels(hello.labels);
+    async move {
+        let ended = tokio::select! {
+            ended = incoming.serve(&mut receiver) => ended,
+            ended = outgoing.serve(&mut asks) => ended,
+            () = handle.closed().cancelled_owned() => Ok(()),
+            // An agent that takes nothing must not hold up the end.
+            () = grace(&stop) => Ok(()),
+        };
+        handle.close().await;
+        incoming.end(&ended);
     }
-    handle.close().await;
-    context.registry.update(&cluster, number, |live| {
-        live.lost = Some(Timestamp::now());
-        live.asked = None;
-    });
-    info!(cluster = %cluster, "agent disconnected");
 }
 
 async fn grace(stop: &CancellationToken) {
@@ -201,7 +197,19 @@ struct Incoming {
 }
 
 impl Incoming {
-    async fn serve(mut self, mut receiver: ControlReceiver<ToHub>) -> Result<(), SessionError> {
+    fn end(&self, ended: &Result<(), SessionError>) {
+        let cluster = &self.cluster;
+        if let Err(error) = ended {
+            warn!(cluster = %cluster, error = %error, cause = ?std::error::Error::source(error), "the session with the agent ended");
+        }
+        self.context.registry.update(cluster, self.number, |live| {
+            live.lost = Some(Timestamp::now());
+            live.asked = None;
+        });
+        info!(cluster = %cluster, "agent disconnected");
+    }
+
+    async fn serve(&mut self, receiver: &mut ControlReceiver<ToHub>) -> Result<(), SessionError> {
         while let Some(received) = receiver.receive().await? {
             self.take(received.message)?;
         }
@@ -270,7 +278,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    async fn serve(mut self, mut asks: mpsc::Receiver<Box<Ask>>) -> Result<(), SessionError> {
+    async fn serve(&mut self, asks: &mut mpsc::Receiver<Box<Ask>>) -> Result<(), SessionError> {
         let mut revisions = self.context.revisions.clone();
         let welcome = ToAgent::Welcome {
             protocol: self.protocol,

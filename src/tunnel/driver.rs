@@ -71,7 +71,9 @@ where
         (driver, tunnel)
     }
 
-    pub(super) async fn run(mut self) {
+    /// Boxed, as is what is left to do at the end: a future has room for everything that was ever moved into it, and this one stands for as
+    /// long as the tunnel.
+    pub(super) async fn run(mut self: Box<Self>) {
         // Also when this task is dropped with its runtime.
         let _closed = self.closed.clone().drop_guard();
         let _ended = self.ended.clone().drop_guard();
@@ -85,12 +87,12 @@ where
         self.closed.cancel();
         match ended {
             Ok(Ended::ByPeer) => debug!("the peer closed the tunnel"),
-            Ok(Ended::Abandoned) => self.close_gracefully().await,
+            Ok(Ended::Abandoned) => Box::pin(self.close_gracefully()).await,
             Err(error) => debug!(error = %error, "the tunnel broke"),
         }
     }
 
-    async fn close_gracefully(mut self) {
+    async fn close_gracefully(&mut self) {
         let closing = poll_fn(|cx| self.connection.poll_close(cx));
         match tokio::time::timeout(self.close_timeout, closing).await {
             Ok(Ok(())) => debug!("tunnel closed"),

@@ -49,6 +49,6 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (driver, tunnel) = driver::Driver::new(io, role, settings);
-    tokio::spawn(driver.run());
+    tokio::spawn(Box::new(driver).run());
     tunnel
 }
