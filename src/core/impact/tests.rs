@@ -220,6 +220,8 @@ fn a_diff_is_what_diff_writes() {
     );
     let hunks = "@@ -1,4 +1,4 @@\n-a\n+b\n 2\n 3\n 4\n@@ -6,4 +6,4 @@\n 6\n 7\n 8\n-z\n\\ No newline at end of file\n+y\n";
     assert_eq!(far, format!("--- a/m\n+++ b/m\n{hunks}"));
+    let fifth = unified(Some(("m", b"1\n2\n3\n4\n5\n")), Some(("m", b"1\n2\n3\n4\nfive\n")));
+    assert_eq!(fifth, "--- a/m\n+++ b/m\n@@ -2,4 +2,4 @@\n 2\n 3\n 4\n-5\n+five\n");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! One object's change as a unified diff, as `diff -u` writes it. Values of Secrets are hidden on both sides.
 
-use std::fmt::{self, Write};
-
-use imara_diff::{Algorithm, Diff, InternedInput, Interner, Token, UnifiedDiffConfig, UnifiedDiffPrinter};
+use imara_diff::{Algorithm, Diff, Hunk, InternedInput, Token};
 
 use crate::core::conceal::{conceal_change, is_secret};
 use crate::core::yaml::{self, Limits};
@@ -25,44 +23,52 @@ pub fn unified(before: Option<(&str, &[u8])>, after: Option<(&str, &[u8])>) -> S
     let input = InternedInput::new(&*old, &*new);
     let mut diff = Diff::compute(Algorithm::Histogram, &input);
     diff.postprocess_lines(&input);
-    let mut config = UnifiedDiffConfig::default();
-    config.context_len(CONTEXT);
-    let hunks = diff.unified_diff(&Printer(&input.interner), config, &input).to_string();
-    format!("--- {}\n+++ {}\n{hunks}", name(before, "a"), name(after, "b"))
+    let hunks: Vec<Hunk> = diff.hunks().collect();
+    let mut unified = format!("--- {}\n+++ {}\n", name(before, "a"), name(after, "b"));
+    for near in hunks.chunk_by(|one, next| next.before.start - one.before.end <= 2 * CONTEXT) {
+        print(&mut unified, near, &input);
+    }
+    unified
 }
 
-/// Prints lines and hunk headers as `diff -u` does.
-struct Printer<'a>(&'a Interner<&'a str>);
+/// Prints changes that share their context, under one header. (The library's own printer gets the header wrong where a first change is four to
+/// six lines from the beginning.)
+fn print(out: &mut String, hunks: &[Hunk], input: &InternedInput<&str>) {
+    let (Some(first), Some(last)) = (hunks.first(), hunks.last()) else {
+        return;
+    };
+    let lead = first.before.start.min(CONTEXT);
+    let trail = (input.before.len() as u32 - last.before.end).min(CONTEXT);
+    let old = first.before.start - lead..last.before.end + trail;
+    let new = first.after.start - lead..last.after.end + trail;
+    out.push_str(&format!("@@ -{} +{} @@\n", range(&old), range(&new)));
+    let mut next = old.start;
+    for hunk in hunks {
+        print_lines(out, ' ', &input.before, next..hunk.before.start, input);
+        print_lines(out, '-', &input.before, hunk.before.clone(), input);
+        print_lines(out, '+', &input.after, hunk.after.clone(), input);
+        next = hunk.before.end;
+    }
+    print_lines(out, ' ', &input.before, next..old.end, input);
+}
 
-impl Printer<'_> {
-    fn line(&self, mut out: impl Write, mark: char, token: Token) -> fmt::Result {
-        let line = self.0[token];
-        write!(out, "{mark}{line}")?;
-        match line.ends_with('\n') {
-            true => Ok(()),
-            false => writeln!(out, "\n\\ No newline at end of file"),
+/// Lines as a hunk's header names them: a side without lines by the line before it.
+fn range(lines: &std::ops::Range<u32>) -> String {
+    match lines.len() {
+        0 => format!("{},0", lines.start),
+        1 => (lines.start + 1).to_string(),
+        number => format!("{},{number}", lines.start + 1),
+    }
+}
+
+fn print_lines(out: &mut String, mark: char, side: &[Token], lines: std::ops::Range<u32>, input: &InternedInput<&str>) {
+    for token in &side[lines.start as usize..lines.end as usize] {
+        let line = input.interner[*token];
+        out.push(mark);
+        out.push_str(line);
+        if !line.ends_with('\n') {
+            out.push_str("\n\\ No newline at end of file\n");
         }
-    }
-}
-
-impl UnifiedDiffPrinter for Printer<'_> {
-    fn display_header(&self, mut out: impl Write, before: u32, after: u32, before_lines: u32, after_lines: u32) -> fmt::Result {
-        // A side without lines is named by the line before it.
-        let first = |start: u32, lines: u32| start + u32::from(lines > 0);
-        let range = |start: u32, lines: u32| match lines {
-            1 => first(start, lines).to_string(),
-            lines => format!("{},{lines}", first(start, lines)),
-        };
-        writeln!(out, "@@ -{} +{} @@", range(before, before_lines), range(after, after_lines))
-    }
-
-    fn display_context_token(&self, out: impl Write, token: Token) -> fmt::Result {
-        self.line(out, ' ', token)
-    }
-
-    fn display_hunk(&self, mut out: impl Write, before: &[Token], after: &[Token]) -> fmt::Result {
-        before.iter().try_for_each(|token| self.line(&mut out, '-', *token))?;
-        after.iter().try_for_each(|token| self.line(&mut out, '+', *token))
     }
 }
 
