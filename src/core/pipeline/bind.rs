@@ -10,11 +10,12 @@ use super::dividing::{ShareOverrides, is_undecided};
 use super::feeds::Resolved;
 use super::memory::{Affected, Memory, PerCluster};
 use super::overrides::OverrideIndex;
-use super::{Findings, FleetResult, Inputs, Pending, Placed, feed_pointer};
+use super::owners::{Claim, Conflict, claims, in_conflict, pointer_of, twice_in_one};
+use super::{Findings, FleetResult, Inputs, Pending, Placed};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
-use crate::core::index::{Definition, Override, Policy, Subscription, is_bundle, is_chart};
+use crate::core::index::{Definition, Override, Policy};
 use crate::core::render::{self, AppliedOverride};
 use crate::core::schedule::Cluster;
 use crate::core::state::{ClusterProvenance, ClusterState, DescriptionState, FeedState, Leaf, ProvenanceState, describe};
@@ -44,76 +45,6 @@ impl Class {
     fn is_noteworthy(&self) -> bool {
         !(self.diagnostics.is_empty() && self.pending.is_empty() && self.conflicts.is_empty())
     }
-}
-
-/// An object that a Subscription may not deliver, because another one has it.
-struct Conflict {
-    subscription: Arc<Subscription>,
-    feed: Feed,
-    bundle: Option<String>,
-    /// What the feed ends as.
-    claim: Claim,
-    /// Name of the Subscription that has it.
-    winner: String,
-}
-
-impl Conflict {
-    fn message(&self) -> String {
-        let feed = &self.feed;
-        let object = match &self.claim {
-            Claim::Release(release) => format!("{feed} installs the Helm release {release}, which"),
-            Claim::File(file) if is_chart(&feed.key()) || file.ends_with(&format!("/{}", render::file_name(&feed.key()))) => {
-                feed.to_string()
-            }
-            Claim::File(file) => format!("{feed} ends as {file}, which"),
-        };
-        format!("{object} is delivered by Subscription {} already", self.winner)
-    }
-
-    /// What tells it from others.
-    fn key(&self) -> (&str, &str, &Feed, Option<&String>, &Claim, &str) {
-        let subscription = &self.subscription;
-        let (claim, winner) = (&self.claim, &self.winner);
-        (
-            &subscription.namespace,
-            &subscription.name,
-            &self.feed,
-            self.bundle.as_ref(),
-            claim,
-            winner,
-        )
-    }
-}
-
-/// What may be in a cluster once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Claim<S = String> {
-    /// An object, by its file.
-    File(S),
-    /// A Helm release, `<targetNamespace>/<releaseName>`: two charts that install the same one would upgrade it in turns.
-    Release(S),
-}
-
-impl Claim<&str> {
-    fn to_owned(self) -> Claim {
-        match self {
-            Claim::File(file) => Claim::File(file.to_owned()),
-            Claim::Release(release) => Claim::Release(release.to_owned()),
-        }
-    }
-}
-
-impl Claim {
-    /// Whether a feed claims it.
-    fn is_of(&self, state: &FeedState) -> bool {
-        claims(state).any(|claim| claim.to_owned() == *self)
-    }
-}
-
-/// What a feed claims; the same chart by another Subscription is one file, so that is said first.
-fn claims(state: &FeedState) -> impl Iterator<Item = Claim<&str>> {
-    let release = state.installs.as_deref().map(Claim::Release);
-    [Claim::File(state.path.as_str())].into_iter().chain(release)
 }
 
 /// A feed on its way into a Description.
@@ -542,49 +473,10 @@ pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings
     pending.into_iter().collect()
 }
 
-fn in_conflict(conflict: &Conflict, clusters: &[String]) -> Diagnostic {
-    let shown = clusters.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-    let more = match clusters.len().saturating_sub(3) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let message = format!("{}; left out here in {shown}{more}", conflict.message());
-    let pointer = pointer_of(&conflict.subscription, &conflict.feed, conflict.bundle.as_ref());
-    let hint = match conflict.claim {
-        Claim::File(_) => "take the feed out of one of the two, or let their subscribers match different clusters",
-        Claim::Release(_) => "give one of the charts another name or another targetNamespace, or take it out of one of the two",
-    };
-    let diagnostic = Diagnostic::error("object-conflict", message).field(&*pointer).hint(hint);
-    conflict.subscription.definition.locate(diagnostic, &pointer)
-}
-
-/// Where a Subscription names an object, by itself or with its Bundle.
-fn pointer_of(subscription: &Subscription, feed: &Feed, bundle: Option<&String>) -> String {
-    let named = |listed: &&Feed| {
-        let name = format!("{}/{}", listed.namespace.as_deref().unwrap_or_default(), listed.name);
-        is_bundle(&listed.key()) && bundle == Some(&name)
-    };
-    feed_pointer(subscription, subscription.feeds.iter().find(named).unwrap_or(feed))
-}
-
 /// Digest of what a feed's bytes follow from at once: while it is unchanged, what ApplyLater overrides set waits.
 pub(super) fn applied_digest(feed: &Feed, source: &Definition, applying: &[Arc<Override>]) -> ObjectId {
     let now = applying.iter().filter(|applied| applied.policy == Policy::ApplyNow);
     render::input_digest(feed, source.digest, now.map(|applied| applied.digest))
-}
-
-fn twice_in_one(feed: &Feed, claim: &Claim) -> Diagnostic {
-    let (message, hint) = match claim {
-        Claim::File(file) => (
-            format!("{feed} ends as {file}, which another feed of this Subscription is already"),
-            "let overrides move only one of them there",
-        ),
-        Claim::Release(release) => (
-            format!("{feed} installs the Helm release {release}, which another feed of this Subscription installs already"),
-            "give one of the charts another name or another targetNamespace",
-        ),
-    };
-    Diagnostic::error("object-conflict", message).hint(hint)
 }
 
 /// The feed as the previous state has it; nothing where it was never delivered.

@@ -11,6 +11,7 @@ mod fleet;
 mod listing;
 mod memory;
 mod overrides;
+mod owners;
 mod placing;
 mod recipe;
 mod waiting;
