@@ -26,7 +26,7 @@ use super::{CliError, hub as hub_command, runtime, stop_on_signal};
 use crate::core::registration::Approval;
 use crate::core::render::RenderSettings;
 use crate::git::RepositoryUrl;
-use crate::hub::{Hub, HubConfig};
+use crate::hub::{Hub, HubConfig, UserCredentials};
 
 /// How long the first line may wait for all clusters to be in sync.
 const SYNC_PATIENCE: Duration = Duration::from_secs(20);
@@ -198,6 +198,7 @@ async fn start_hub(folder: &Path, stop: &CancellationToken) -> Result<Hub, CliEr
         cluster_fan_out: None,
         certificate_lifetime: Duration::from_secs(90 * 24 * 3600),
         unready_grace: Duration::from_secs(90),
+        credentials: UserCredentials::default(),
     };
     let hub = match Hub::start(config.clone(), stop.clone()).await {
         // Somebody else has the port of the last time: any other will do, and the kubeconfig is written anew.

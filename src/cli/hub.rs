@@ -64,6 +64,8 @@ pub(super) struct Args {
     /// some thousand clusters on, 3 from some ten thousand. Another number than the branch has moves every file at the next commit
     #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u8).range(0..=i64::from(crate::core::state::MAX_FAN_OUT)))]
     cluster_fan_out: Option<u8>,
+    #[command(flatten)]
+    credentials: super::hub_credentials::CredentialArgs,
     /// Form of the log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -105,6 +107,7 @@ pub(super) fn explain(error: HubError) -> CliError {
         HubError::Listen { .. } => "another program may use the port; choose another --listen",
         HubError::Source(_) => "check --source, --branch and --state-repo; git must be able to reach them without asking",
         HubError::Data(_) | HubError::Authority(_) => "check --data and --ca-dir",
+        HubError::Tokens(_) => "repair the file, or leave out --token-auth-file",
         HubError::Start(_) | HubError::Tls(_) | HubError::Thread(_) => "",
     };
     CliError::failed("the hub did not start", hint).because(error)
@@ -160,6 +163,7 @@ impl Args {
             cluster_fan_out: self.cluster_fan_out,
             certificate_lifetime: Duration::from_secs(self.certificate_hours * 3600),
             unready_grace: Duration::from_secs(self.unready_grace),
+            credentials: self.credentials.into_config(),
         })
     }
 }

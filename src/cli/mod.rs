@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod error;
 mod hub;
+mod hub_credentials;
 mod logging;
 mod output;
 mod plan;
@@ -48,7 +49,7 @@ enum Command {
     /// Runs a whole fleet in one process, to try everything out
     Demo(demo::Args),
     /// Runs the hub
-    Hub(hub::Args),
+    Hub(Box<hub::Args>),
     /// Connects one cluster to the hub
     Agent(Box<agent::Args>),
     /// Bootstrap tokens of agents
@@ -92,7 +93,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Plan(args) => plan::run(&args, out),
         Command::Why(args) => why::run(&args, out),
         Command::Demo(args) => demo::run(&args, out),
-        Command::Hub(args) => hub::run(args, out),
+        Command::Hub(args) => hub::run(*args, out),
         Command::Agent(args) => agent::run(*args),
         Command::Token(args) => token::run(args, out),
         Command::Approve(args) => approve::approve(&args, out),

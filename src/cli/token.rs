@@ -1,13 +1,21 @@
-//! `branchline token`: bootstrap tokens of agents. The hub keeps digests only, so a token is shown once.
+//! `branchline token`: bootstrap tokens of agents, and static tokens of users. The hub keeps digests only, so a token is shown once.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::HubAccess;
 use super::output::{Output, table};
 use super::{CliError, runtime};
+use crate::core::access::token_file::{parse_tokens, token_line};
 
 /// Arguments of `branchline token`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +45,21 @@ enum Command {
         #[command(flatten)]
         hub: HubAccess,
     },
+    /// Makes a user's static token, without any hub: the token goes to stdout, its line for `hub --token-auth-file` into FILE
+    User {
+        /// Whose it is
+        #[arg(long, value_name = "U")]
+        user: String,
+        /// A group of the user; may be repeated
+        #[arg(long, value_name = "G")]
+        group: Vec<String>,
+        /// How long it counts: 12h, 90d; 0 means for as long as its line stands
+        #[arg(long, default_value = "90d", value_parser = parse_ttl)]
+        ttl: u64,
+        /// The hub's token file, made if need be; without it the line goes to stderr
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Makes a token invalid; agents that registered with it stay
     Revoke {
         /// The part before the dot
@@ -56,6 +79,7 @@ pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, CliError> {
                 description,
                 hub,
             } => create(ttl, print_join, &description, &hub, out).await?,
+            Command::User { user, group, ttl, file } => make_user_token(&user, &group, ttl, file.as_deref(), out)?,
             Command::List { hub } => list(&hub, out).await?,
             Command::Revoke { id, hub } => {
                 let id = id.split('.').next().unwrap_or_default();
@@ -88,6 +112,40 @@ async fn create(ttl: u64, print_join: bool, description: &str, hub: &HubAccess, 
         out.note("next: branchline token create --print-join prints the whole agent line");
     }
     Ok(())
+}
+
+fn make_user_token(user: &str, groups: &[String], ttl: u64, file: Option<&Path>, out: &mut Output) -> Result<(), CliError> {
+    if let Some(group) = groups.iter().find(|group| group.contains(',') || group.trim().is_empty()) {
+        return Err(CliError::usage(
+            format!("--group {group:?} is no group for this file"),
+            "groups are separated by commas there; repeat --group",
+        ));
+    }
+    // 256 bits.
+    let secret: [u8; 32] = rand::random();
+    let token = URL_SAFE_NO_PAD.encode(secret);
+    let line = token_line(&token, user, groups, end_of(ttl)?);
+    parse_tokens(&line).map_err(|error| CliError::usage(format!("{user:?} cannot have a token"), "").because(error))?;
+    match file {
+        None => out.note(&format!("line for the file of hub --token-auth-file: {line}")),
+        Some(path) => append(path, &line)
+            .map_err(|error| CliError::failed(format!("{} cannot be written", path.display()), "").because(error))?,
+    }
+    out.line(&token);
+    Ok(())
+}
+
+/// In whole seconds, as people write times.
+fn end_of(ttl: u64) -> Result<Option<Timestamp>, CliError> {
+    let too_long = |error| CliError::usage("--ttl is longer than time lasts", "0 means for ever").because(error);
+    let end = || Timestamp::from_second(Timestamp::now().as_second().saturating_add_unsigned(ttl));
+    (ttl > 0).then(end).transpose().map_err(too_long)
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_all()
 }
 
 async fn list(hub: &HubAccess, out: &mut Output) -> Result<(), CliError> {

@@ -120,6 +120,7 @@ impl Gate {
     pub async fn enforce(self: Arc<Self>, stop: CancellationToken) {
         let mut revisions = self.revisions.clone();
         loop {
+            self.authentication.refresh();
             let policy = Arc::clone(&revisions.borrow_and_update().policy);
             let now = SystemTime::now();
             self.leases

@@ -29,4 +29,4 @@ pub mod source;
 pub mod tls;
 pub mod writer;
 
-pub use run::{Hub, HubConfig, HubError};
+pub use run::{Hub, HubConfig, HubError, UserCredentials};

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::acceptor::{Acceptor, Session};
 use super::api::HubApi;
-use super::auth::{Authentication, Authenticator};
+use super::auth::{Authentication, Authenticator, TokenFile, TokenFileError};
 use super::ca::{CaError, CertificateAuthority};
 use super::data::{DataDirectory, DataError};
 use super::endpoints::Endpoints;
@@ -73,6 +73,23 @@ pub struct HubConfig {
     pub certificate_lifetime: Duration,
     /// How long a cluster may be not ready before nothing new goes there.
     pub unready_grace: Duration,
+    /// By what users prove who they are, besides client certificates.
+    pub credentials: UserCredentials,
+}
+
+/// By what users prove who they are, besides client certificates of the hub's authority.
+#[derive(Debug, Clone, Default)]
+pub struct UserCredentials {
+    /// File of static tokens' digests.
+    pub token_file: Option<PathBuf>,
+}
+
+impl UserCredentials {
+    fn authentication(&self) -> Result<Authentication, HubError> {
+        Ok(Authentication {
+            tokens: self.token_file.clone().map(TokenFile::open).transpose()?,
+        })
+    }
 }
 
 /// Why a hub did not start.
@@ -93,6 +110,9 @@ pub enum HubError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The file of static tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -286,7 +306,7 @@ impl Parts {
             Arc::clone(&metrics),
             state.repo.clone(),
         ));
-        let gate = Arc::new(Gate::new(self.revisions.clone(), Authentication::default()));
+        let gate = Arc::new(Gate::new(self.revisions.clone(), self.config.credentials.authentication()?));
         self.tasks.spawn(Arc::clone(&gate).enforce(self.stop.clone()));
         let router = self.router(gate, registry, store, metrics);
         self.listen(listener, address, router)?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::apiserver::ApiServer;
 use crate::support::fleet::{Fleet, Hub};
-use crate::support::https::{Body, Client};
+use crate::support::https::{Body, Client, Stream};
 use crate::support::node::read_head;
 use crate::support::pki::{Authority, Identity};
 use crate::support::repository::GitRepo;
@@ -159,7 +159,8 @@ fn client(hub: &Hub, user: &str) -> Client {
     }
 }
 
-fn user_of(hub: &Hub, user: &str, group: &str) -> Client {
+/// A client with a certificate of the hub.
+pub(crate) fn user_of(hub: &Hub, user: &str, group: &str) -> Client {
     issued(hub, user, group, SystemTime::now(), Duration::from_secs(3600))
 }
 
@@ -174,7 +175,7 @@ fn issued(hub: &Hub, user: &str, group: &str, from: SystemTime, lifetime: Durati
 }
 
 /// A role in a child for users and groups.
-fn bind(server: &ApiServer, name: &str, role: &str, users: &[&str], groups: &[&str]) {
+pub(crate) fn bind(server: &ApiServer, name: &str, role: &str, users: &[&str], groups: &[&str]) {
     let subject =
         |kind: &'static str| move |name: &&str| json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"});
     let subjects: Vec<_> = users
@@ -360,21 +361,16 @@ fn who_is_taken_out_of_git_is_out_at_once_and_a_broken_file_takes_nobody_out() {
         let code = send(&alice, &socket, "get");
         holds(code == 403, code.to_string())
     });
-    // A hang is what would be wrong; both end because the right to them did.
-    let mut rest = Vec::new();
-    let ended = watch.read_to_end(&mut rest);
-    assert!(
-        ended
-            .as_ref()
-            .map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |_| true),
-        "{ended:?}"
-    );
-    let ended = own.read_to_end(&mut rest);
-    assert!(
-        ended
-            .as_ref()
-            .map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |_| true),
-        "{ended:?}"
-    );
+    ended(watch);
+    ended(own);
     assert_eq!(send_own(&olga, "subscriptions"), 403);
+}
+
+/// Waits until the answer ends. In order or cut off, both are an end; a hang is what would be wrong.
+pub(crate) fn ended(mut stream: Stream) {
+    let ended = stream.read_to_end(&mut Vec::new());
+    let hangs = ended
+        .as_ref()
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!hangs, "{ended:?}");
 }

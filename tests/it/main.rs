@@ -13,6 +13,7 @@ mod bad_source;
 mod capacity;
 mod chaos;
 mod check_fixtures;
+mod credentials;
 mod delivery;
 mod demo;
 mod faults;

@@ -4,6 +4,7 @@ pub mod attributes;
 pub mod impersonation;
 pub mod limits;
 pub mod rbac;
+pub mod token_file;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,15 +7,18 @@
 //! ```
 
 mod certificate;
+mod tokens;
 
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, header};
 
 use super::listener::Peer;
-use crate::core::access::{Refusal, User, user_of};
+use crate::core::access::token_file::{StaticToken, token_digest};
+use crate::core::access::{Anonymity, Identity, Refusal, User, user_of};
 
 pub use certificate::{Authenticator, Credential};
+pub use tokens::{TokenFile, TokenFileError};
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]
@@ -28,29 +31,78 @@ pub struct Caller {
 /// What the sender proved itself by, for asking again while a stream stands.
 #[derive(Clone, Debug)]
 enum Proof {
-    Certificate { not_after: Option<SystemTime> },
+    /// A certificate, which ends by itself.
+    Until(Option<SystemTime>),
+    /// A static token, by its digest and what its line said.
+    Static(String, StaticToken),
 }
 
 /// Everything by which a sender can prove who it is.
 #[derive(Debug, Default)]
-pub struct Authentication {}
+pub struct Authentication {
+    /// Static tokens.
+    pub tokens: Option<TokenFile>,
+}
 
 impl Authentication {
     /// Who sends this request.
-    pub async fn caller(&self, peer: &Peer, _headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let identity = peer.identity(SystemTime::now());
-        Ok(Caller {
-            user: user_of(&identity)?.clone(),
-            proof: Proof::Certificate {
-                not_after: peer.not_after(),
-            },
-        })
+    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let now = SystemTime::now();
+        let identity = peer.identity(now);
+        let Identity::Anonymous(why) = &identity else {
+            return Ok(Caller {
+                user: user_of(&identity)?.clone(),
+                proof: Proof::Until(peer.not_after()),
+            });
+        };
+        let found = match headers.get(header::AUTHORIZATION) {
+            Some(value) => bearer(value).and_then(|token| self.by_token(token, now)),
+            None => Err(why.clone()),
+        };
+        found.map_err(|why| Refusal::unauthorized(&why))
+    }
+
+    fn by_token(&self, token: &str, now: SystemTime) -> Result<Caller, Anonymity> {
+        match self.tokens.as_ref().and_then(|tokens| tokens.find(token)) {
+            Some(found) if found.has_expired(now) => Err(Anonymity::Token("has expired".to_owned())),
+            Some(found) => Ok(Caller {
+                user: found.user.clone(),
+                proof: Proof::Static(token_digest(token), found),
+            }),
+            None => Err(Anonymity::Token("is not known here, or no longer".to_owned())),
+        }
     }
 
     /// Whether what the sender proved still counts.
     pub fn still_holds(&self, caller: &Caller, now: SystemTime) -> bool {
         match &caller.proof {
-            Proof::Certificate { not_after } => not_after.is_none_or(|end| now <= end),
+            Proof::Until(end) => end.is_none_or(|end| now <= end),
+            Proof::Static(digest, token) => {
+                let stands = self.tokens.as_ref().is_some_and(|tokens| tokens.still_has(digest, token));
+                stands && !token.has_expired(now)
+            }
         }
+    }
+
+    /// Takes what has changed outside.
+    pub fn refresh(&self) {
+        if let Some(tokens) = &self.tokens {
+            tokens.refresh();
+        }
+    }
+}
+
+/// The token of a Bearer header; the scheme's case does not count (RFC 9110).
+fn bearer(value: &HeaderValue) -> Result<&str, Anonymity> {
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .unwrap_or_default();
+    match token.trim() {
+        token if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => Ok(token),
+        _ => Err(Anonymity::Token(
+            "is none: the Authorization header is not of the form Bearer TOKEN".to_owned(),
+        )),
     }
 }

@@ -18,7 +18,8 @@ use super::pki::Identity;
 pub(crate) struct Client {
     port: u16,
     tls: Arc<ClientConfig>,
-    bearer: Option<String>,
+    /// Lines of the head besides those that every request has.
+    headers: String,
 }
 
 /// A request besides its method and path.
@@ -76,13 +77,18 @@ impl Client {
         Client {
             port,
             tls: Arc::new(tls),
-            bearer: None,
+            headers: String::new(),
         }
     }
 
     /// The same, with a bearer token.
-    pub(crate) fn with_bearer(mut self, token: &str) -> Self {
-        self.bearer = Some(token.to_owned());
+    pub(crate) fn with_bearer(self, token: &str) -> Self {
+        self.with_header("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// The same, with a header.
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
         self
     }
 
@@ -102,9 +108,7 @@ impl Client {
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nAccept: application/json, */*\r\n",
             self.port
         );
-        if let Some(token) = &self.bearer {
-            head += &format!("Authorization: Bearer {token}\r\n");
-        }
+        head += &self.headers;
         if !body.content_type.is_empty() {
             head += &format!(
                 "Content-Type: {}\r\nContent-Length: {}\r\n",

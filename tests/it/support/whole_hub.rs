@@ -9,7 +9,7 @@ use branchline::core::render::RenderSettings;
 use branchline::git::RepositoryUrl;
 use branchline::hub::ca::{CertificateAuthority, DEFAULT_LIFETIME};
 use branchline::hub::tls;
-use branchline::hub::{Hub, HubConfig, HubError};
+use branchline::hub::{Hub, HubConfig, HubError, UserCredentials};
 use branchline::tunnel::control::{self, ControlReceiver, ControlSender};
 use branchline::tunnel::dial::{DialError, HubAddress, connect, dial};
 use branchline::tunnel::{TunnelHandle, TunnelSettings};
@@ -64,6 +64,7 @@ pub(crate) fn config(source: &GitRepo, home: &TempDir) -> HubConfig {
         cluster_fan_out: None,
         certificate_lifetime: DEFAULT_LIFETIME,
         unready_grace: Duration::from_secs(90),
+        credentials: UserCredentials::default(),
     }
 }
 

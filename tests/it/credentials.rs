@@ -1,0 +1,105 @@
+//! By what users prove who they are, against a hub process: static tokens.
+
+use std::fs;
+
+use crate::authorisation::ended;
+use crate::support::fleet::Hub;
+use crate::support::https::Client;
+use crate::support::node::read_head;
+use crate::support::process::{branchline, run};
+use crate::support::repository::GitRepo;
+use crate::support::scratch;
+
+/// The group `people` reads Subscriptions.
+const ACCESS: &str = "\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: people}
+rules:
+- {apiGroups: [apps.clusternet.io], resources: [subscriptions], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: people}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: people}
+subjects: [{kind: Group, name: people}]
+";
+const SUBSCRIPTIONS: &str = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
+
+fn with_token(hub: &Hub, token: &str) -> Client {
+    Client::new(hub.port(), &hub.ca(), None).with_bearer(token)
+}
+
+fn code(client: &Client, path: &str) -> u16 {
+    client.get(path).unwrap().status
+}
+
+/// The code with the message of a refusal.
+fn refusal(client: &Client, path: &str) -> (u16, String) {
+    let answer = client.get(path).unwrap();
+    let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+    (answer.status, message)
+}
+
+#[test]
+fn static_tokens_count_while_their_line_stands() {
+    let directory = scratch("tokens");
+    let file = directory.path().join("tokens.csv");
+    let make = |user: &str, group: &str| {
+        let file = file.to_str().unwrap();
+        let arguments = ["token", "user", "--user", user, "--group", group, "--file", file];
+        run(branchline(directory.path()).args(arguments)).ok().trim().to_owned()
+    };
+    let (alice, bob, late) = (make("alice", "people"), make("bob", "nobody"), make("late", "people"));
+    let mut lines: Vec<String> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
+    assert!(
+        !lines.concat().contains(&alice) && lines[0].contains(",alice,,people,20"),
+        "{lines:?}"
+    );
+    let (line, _) = lines[2].rsplit_once(',').unwrap();
+    lines[2] = format!("{line},2026-01-01T00:00:00Z");
+    let write = |lines: &[String]| fs::write(&file, lines.join("\n") + "\n").unwrap();
+    write(&lines);
+    let repo = GitRepo::with(&[("hub/access.yaml", ACCESS)]);
+    let mut hub = Hub::prepare("hub", &repo).with(&format!("--token-auth-file={}", file.display()));
+    hub.start_again();
+    let client = |token: &str| with_token(&hub, token);
+    let (alice, bob) = (client(&alice), client(&bob));
+    assert_eq!((code(&alice, SUBSCRIPTIONS), code(&bob, SUBSCRIPTIONS)), (200, 403));
+    for (nobody, why) in [
+        (client("garbage"), "not known here"),
+        (client(&late), "has expired"),
+        (client("").with_header("X-Remote-User", "branchline:admin"), "Bearer TOKEN"),
+    ] {
+        let (status, message) = refusal(&nobody, SUBSCRIPTIONS);
+        assert!(status == 401 && message.contains(why), "{status} {message}");
+    }
+    let mut watch = alice.open(&format!("{SUBSCRIPTIONS}?watch=true")).unwrap();
+    assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
+
+    write(&[&lines[..], &["a-token-in-the-clear,eve".to_owned()]].concat());
+    assert_eq!(code(&alice, SUBSCRIPTIONS), 200, "a broken file takes nobody out");
+    let log = hub.log();
+    assert!(log.contains("line 4") && !log.contains("a-token-in-the-clear"), "{log}");
+    write(&lines[1..]);
+    assert_eq!(code(&alice, SUBSCRIPTIONS), 401, "the next request after a line is taken out");
+    assert_eq!(code(&bob, SUBSCRIPTIONS), 403);
+    ended(watch);
+}
+
+#[test]
+fn a_token_file_that_cannot_be_used_stops_the_start_with_its_line() {
+    let directory = scratch("tokens");
+    let file = directory.path().join("tokens.csv");
+    fs::write(&file, "# people\na-token-in-the-clear,eve\n").unwrap();
+    let repo = GitRepo::with(&[("hub/access.yaml", ACCESS)]);
+    let mut hub = Hub::prepare("hub", &repo).with(&format!("--token-auth-file={}", file.display()));
+    hub.launch();
+    assert_eq!(hub.process().wait_exit(), Some(1));
+    let log = hub.log();
+    assert!(
+        log.contains("tokens.csv") && log.contains("line 2") && log.contains("branchline token user"),
+        "{log}"
+    );
+    assert!(!log.contains("a-token-in-the-clear"), "{log}");
+}
