@@ -14,6 +14,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::audit::AuditRecord;
 use super::auth::Caller;
 use crate::core::access::Need;
 use crate::tunnel::http::{Body, BoxError};
@@ -37,7 +38,6 @@ pub struct Lease {
     need: Need,
     cut: CancellationToken,
     standing: Standing,
-    bytes: AtomicU64,
 }
 
 fn lock(standing: &Standing) -> MutexGuard<'_, HashMap<u64, Weak<Lease>>> {
@@ -55,7 +55,6 @@ impl Leases {
             need,
             cut: CancellationToken::new(),
             standing: Arc::clone(&self.standing),
-            bytes: AtomicU64::new(0),
         });
         lock(&self.standing).insert(number, Arc::downgrade(&lease));
         lease
@@ -82,11 +81,6 @@ impl Lease {
         self.cut.clone()
     }
 
-    /// How many bytes have come from the cluster so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
     /// The response, its body bound to this lease.
     pub fn bind(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
         response.map(|body| {
@@ -99,17 +93,14 @@ impl Lease {
         })
     }
 
-    /// A connection bound to this lease.
-    pub fn bind_stream<S>(self: &Arc<Self>, stream: S) -> LeasedStream<S> {
+    /// A connection to a cluster bound to this lease, which counts what comes.
+    pub fn bind_stream<S>(self: &Arc<Self>, stream: S, record: Arc<AuditRecord>) -> LeasedStream<S> {
         LeasedStream {
             stream,
             ended: Box::pin(self.cut.clone().cancelled_owned()),
-            lease: Arc::clone(self),
+            record,
+            _lease: Arc::clone(self),
         }
-    }
-
-    fn count(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -151,7 +142,8 @@ impl hyper::body::Body for LeasedBody {
 pub struct LeasedStream<S> {
     stream: S,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
-    lease: Arc<Lease>,
+    record: Arc<AuditRecord>,
+    _lease: Arc<Lease>,
 }
 
 impl<S> LeasedStream<S> {
@@ -168,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LeasedStream<S> {
         self.poll_ended(context)?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.lease.count(buffer.filled().len() - before);
+        self.record.count(buffer.filled().len() - before);
         polled
     }
 }

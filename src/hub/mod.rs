@@ -3,6 +3,7 @@
 pub mod acceptor;
 pub mod answer;
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod ca;
 pub mod data;

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::answer::refused;
+use super::audit::AuditRecord;
 use super::gate::{Admitted, Gate};
 use super::listener::Peer;
 use crate::core::access::Refusal;
@@ -74,30 +75,55 @@ impl<T: Tunnels> Proxy<T> {
 
     /// The cluster's answer to a request; `rest` is path and query at its API server.
     pub async fn answer(&self, peer: &Peer, cluster: &str, rest: &str, request: Request<Incoming>) -> Response<Body> {
-        match self.pass_on(peer, cluster, rest, request).await {
-            Ok(response) => response,
-            Err(refusal) => {
-                debug!(peer = %peer.address, cluster, refusal = %refusal, "a proxied request was refused");
-                refused(&refusal)
-            }
-        }
+        let names = self.tunnels.names(cluster).unwrap_or_else(|| ClusterNames::unknown(cluster));
+        let record = Arc::new(AuditRecord::new(&names.name, &asked_of(&request, rest)));
+        let admitted = self.admit(peer, &names, rest, &request, &record).await;
+        let answered = match admitted {
+            Ok(admitted) => self.pass_on(peer, cluster, rest, request, admitted, &record).await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = answered.unwrap_or_else(|refusal| {
+            debug!(peer = %peer.address, cluster, refusal = %refusal, "a proxied request was refused");
+            refused(&refusal)
+        });
+        record.answered(response.status().as_u16());
+        response
     }
 
+    async fn admit(
+        &self,
+        peer: &Peer,
+        names: &ClusterNames,
+        rest: &str,
+        request: &Request<Incoming>,
+        record: &AuditRecord,
+    ) -> Result<Admitted, Refusal> {
+        let caller = self.gate.caller(peer, request.headers()).await?;
+        let user = caller.user.name.clone();
+        let admitted = self.gate.admit_to(caller, request.headers(), names, &asked_of(request, rest));
+        match &admitted {
+            Ok(admitted) => record.admitted(admitted),
+            Err(_) => record.sent_by(&user),
+        }
+        admitted
+    }
+
+    /// Only for who was admitted: whoever may not reach a cluster does not learn whether there is one.
     async fn pass_on(
         &self,
         peer: &Peer,
         cluster: &str,
         rest: &str,
         mut request: Request<Incoming>,
+        admitted: Admitted,
+        record: &Arc<AuditRecord>,
     ) -> Result<Response<Body>, Refusal> {
-        let admitted = self.admit(peer, cluster, rest, &request).await?;
-        // Whoever may not reach a cluster does not learn whether there is one.
         let (id, tunnel) = online(cluster, self.tunnels.find(cluster))?;
         let class = class_of(&request);
         prepare(&mut request, &id, rest, peer)?;
         let stream = open(&tunnel, &admitted, class).await?;
         let lease = Arc::clone(&admitted.lease);
-        let answer = forward(lease.bind_stream(stream), request);
+        let answer = forward(lease.bind_stream(stream, Arc::clone(record)), request);
         let ended = lease.ended();
         let answered = tokio::select! {
             answered = within(class, &id, answer) => answered?,
@@ -112,16 +138,14 @@ impl<T: Tunnels> Proxy<T> {
             )
         })
     }
+}
 
-    async fn admit(&self, peer: &Peer, cluster: &str, rest: &str, request: &Request<Incoming>) -> Result<Admitted, Refusal> {
-        let caller = self.gate.caller(peer, request.headers()).await?;
-        let names = self.tunnels.names(cluster).unwrap_or_else(|| ClusterNames::unknown(cluster));
-        let asked = ProxiedRequest {
-            method: request.method().as_str(),
-            target: rest,
-            upgrade: asks_for_upgrade(request.headers()),
-        };
-        self.gate.admit_to(caller, request.headers(), &names, &asked)
+/// What a request asks of the cluster.
+fn asked_of<'a>(request: &'a Request<Incoming>, rest: &'a str) -> ProxiedRequest<'a> {
+    ProxiedRequest {
+        method: request.method().as_str(),
+        target: rest,
+        upgrade: asks_for_upgrade(request.headers()),
     }
 }
 

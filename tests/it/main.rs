@@ -8,6 +8,7 @@
 mod agent;
 mod apply;
 mod architecture;
+mod audit;
 mod authorisation;
 mod bad_source;
 mod capacity;

@@ -136,7 +136,8 @@ impl Client {
         let mut stream = self.connect()?;
         let port = self.port;
         let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n");
+        let head = head + &self.headers + "\r\n";
         stream.write_all(head.as_bytes())?;
         Ok((read_head(&mut stream)?, stream))
     }
