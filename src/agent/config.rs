@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Access;
+use crate::core::access::limits::ImpersonationLimits;
 use crate::tunnel::TunnelSettings;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::HubAddress;
@@ -39,6 +41,8 @@ pub struct AgentConfig {
     pub survey_interval: Duration,
     /// Limits of the tunnel.
     pub tunnel: TunnelSettings,
+    /// Whom the hub may have impersonated in this cluster.
+    pub impersonation: Arc<ImpersonationLimits>,
 }
 
 /// Where key and certificate are kept.

@@ -14,6 +14,7 @@ mod credentials;
 mod deliver;
 mod execute;
 mod identity;
+mod impersonate;
 mod observe;
 mod pin;
 mod proxy;
@@ -243,6 +244,7 @@ async fn connect_once(
         observations: ends.observations.clone(),
         period: &ends.period,
         stop,
+        limits: &config.impersonation,
     };
     Ok(Attempt::Session(session::run(tunnel, parts).await))
 }

@@ -5,14 +5,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
+use super::impersonate::identity_of;
 use crate::cluster::{ApiError, Cluster};
+use crate::core::access::limits::ImpersonationLimits;
 use crate::tunnel::TunnelStream;
 use crate::tunnel::control::read_header;
 use crate::tunnel::http::{
@@ -26,7 +27,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DIRECT: &str = "direct";
 
 /// Serves one stream that the hub opened, until it ends.
-pub(super) async fn serve_stream(mut stream: TunnelStream, cluster: Cluster) {
+pub(super) async fn serve_stream(mut stream: TunnelStream, cluster: Cluster, limits: Arc<ImpersonationLimits>) {
     let header = match tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await {
         Ok(Ok(StreamHeader::Proxy(header))) => Arc::new(header),
         Ok(Ok(other)) => return tracing::warn!(?other, "the hub opened a stream that no agent serves"),
@@ -34,15 +35,20 @@ pub(super) async fn serve_stream(mut stream: TunnelStream, cluster: Cluster) {
         Err(_) => return tracing::debug!("a stream sent no header"),
     };
     let service = service_fn(move |request| {
-        let (header, cluster) = (header.clone(), cluster.clone());
-        async move { Ok::<_, Infallible>(answer(request, &header, &cluster).await) }
+        let (header, cluster, limits) = (header.clone(), cluster.clone(), limits.clone());
+        async move { Ok::<_, Infallible>(answer(request, &header, &cluster, &limits).await) }
     });
     if let Err(error) = serve(stream, service).await {
         tracing::debug!(%error, "a proxied connection ended early");
     }
 }
 
-async fn answer(request: Request<Incoming>, header: &ProxyHeader, cluster: &Cluster) -> Response<Body> {
+async fn answer(
+    request: Request<Incoming>,
+    header: &ProxyHeader,
+    cluster: &Cluster,
+    limits: &ImpersonationLimits,
+) -> Response<Body> {
     let refused = |message: &str| problem(StatusCode::FORBIDDEN, "Forbidden", message);
     if header.target != DIRECT {
         return refused(&format!(
@@ -50,10 +56,9 @@ async fn answer(request: Request<Incoming>, header: &ProxyHeader, cluster: &Clus
             header.target
         ));
     }
-    let Some(identity) = impersonation(header) else {
-        return refused(
-            "the hub sent this request without a user, or with one that HTTP cannot carry; no request goes on in the agent's own name",
-        );
+    let identity = match identity_of(header, limits) {
+        Ok(identity) => identity,
+        Err(why) => return refused(&why),
     };
     match send_on(request, identity, cluster).await {
         Ok(response) => response,
@@ -89,26 +94,6 @@ async fn send_on(mut request: Request<Incoming>, identity: HeaderMap, cluster: &
     Ok(response.map(stream_body))
 }
 
-/// The headers by which the API server knows for whom it works; nothing without a user.
-fn impersonation(header: &ProxyHeader) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    if header.user.is_empty() {
-        return None;
-    }
-    headers.insert("impersonate-user", HeaderValue::from_str(&header.user).ok()?);
-    for group in &header.groups {
-        headers.append("impersonate-group", HeaderValue::from_str(group).ok()?);
-    }
-    for (name, values) in &header.extra {
-        let name = format!("impersonate-extra-{}", utf8_percent_encode(name, NON_ALPHANUMERIC));
-        let name = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes()).ok()?;
-        for value in values {
-            headers.append(name.clone(), HeaderValue::from_str(value).ok()?);
-        }
-    }
-    Some(headers)
-}
-
 /// A Kubernetes `Status`, so that kubectl prints the message.
 fn problem(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -119,33 +104,4 @@ fn problem(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::wire::header::RequestClass;
-
-    fn header(user: &str) -> ProxyHeader {
-        ProxyHeader {
-            target: DIRECT.into(),
-            user: user.into(),
-            groups: vec!["branchline:admins".into(), "dev".into()],
-            extra: BTreeMap::from([("example.org/scopes".to_owned(), vec!["view".to_owned()])]),
-            class: RequestClass::Short,
-        }
-    }
-
-    #[test]
-    fn the_stream_header_becomes_impersonation() {
-        let headers = impersonation(&header("alice")).unwrap();
-        assert_eq!(headers["impersonate-user"], "alice");
-        assert_eq!(headers.get_all("impersonate-group").iter().count(), 2);
-        assert_eq!(headers["impersonate-extra-example%2eorg%2fscopes"], "view");
-        assert!(impersonation(&header("")).is_none());
-        assert!(impersonation(&header("al\r\nice")).is_none());
-    }
 }

@@ -1,5 +1,6 @@
 //! One tunnel's life, from the agent's side: hello, control messages, heartbeats, certificate renewal, proxied streams.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -15,6 +16,7 @@ use super::observe::Observation;
 use super::proxy::serve_stream;
 use super::register::signing_request;
 use crate::cluster::Cluster;
+use crate::core::access::limits::ImpersonationLimits;
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::apply::Target;
 use crate::tunnel::control::{self, ControlError, ControlReceiver, ControlSender};
@@ -45,6 +47,8 @@ pub(super) struct SessionParts<'a> {
     pub(super) observations: watch::Receiver<Option<Observation>>,
     pub(super) period: &'a watch::Sender<Duration>,
     pub(super) stop: &'a CancellationToken,
+    /// Whom the hub may have impersonated.
+    pub(super) limits: &'a Arc<ImpersonationLimits>,
 }
 
 /// Why a session ended.
@@ -129,7 +133,8 @@ impl Session<'_> {
         let (sender, mut receiver): (ControlSender<ToHub>, ControlReceiver<ToAgent>) = control::split(stream);
         let (outbox, letters) = mpsc::channel(OUTBOX);
         self.tasks.spawn(post(sender, letters));
-        self.tasks.spawn(accept(tunnel.incoming, self.parts.cluster.clone()));
+        let limits = Arc::clone(self.parts.limits);
+        self.tasks.spawn(accept(tunnel.incoming, self.parts.cluster.clone(), limits));
         self.renew_at = renewal_due(&self.parts.credentials.certificate);
         let hello = self.hello();
         outbox.send(hello).await.map_err(|_| SessionError::Gone)?;
@@ -286,12 +291,12 @@ fn health(status: &ClusterStatus) -> (bool, String) {
 }
 
 /// Serves what the hub opens, each stream in a task that ends with the tunnel.
-async fn accept(mut incoming: mpsc::Receiver<TunnelStream>, cluster: Cluster) {
+async fn accept(mut incoming: mpsc::Receiver<TunnelStream>, cluster: Cluster, limits: Arc<ImpersonationLimits>) {
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
             stream = incoming.recv() => match stream {
-                Some(stream) => drop(streams.spawn(serve_stream(stream, cluster.clone()))),
+                Some(stream) => drop(streams.spawn(serve_stream(stream, cluster.clone(), Arc::clone(&limits)))),
                 None => return,
             },
             Some(_) = streams.join_next() => {}

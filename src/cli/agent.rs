@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use super::logging::{self, LogFormat};
 use super::{CliError, stop_on_signal};
 use crate::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
 use crate::cluster::{Access, SURVEY_INTERVAL};
+use crate::core::access::limits::{ImpersonationLimits, NamePattern};
 use crate::tunnel::TunnelSettings;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::HubAddress;
@@ -56,6 +58,13 @@ pub(super) struct Args {
     /// File for the agent's key and certificate [default: Secret branchline-system/branchline-agent in the cluster]
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
+    /// Users that the hub may have impersonated here, names or beginnings with *; those of Kubernetes itself (system:…) only where a pattern
+    /// begins with system:
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "*")]
+    allow_users: Vec<NamePattern>,
+    /// Groups that the hub may have impersonated here, in the same form; system:masters only by its full name
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "*")]
+    allow_groups: Vec<NamePattern>,
     /// Format of the log on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -102,6 +111,10 @@ fn resolve(args: Args) -> Result<AgentConfig, CliError> {
         pending_interval: PENDING_INTERVAL,
         survey_interval: SURVEY_INTERVAL,
         tunnel: TunnelSettings::agent(),
+        impersonation: Arc::new(ImpersonationLimits {
+            users: args.allow_users,
+            groups: args.allow_groups,
+        }),
     })
 }
 

@@ -214,6 +214,7 @@ impl Hub {
             pending_interval: Duration::from_millis(100),
             survey_interval: Duration::from_millis(500),
             tunnel: TunnelSettings::agent(),
+            impersonation: Arc::default(),
         }
     }
 

@@ -23,6 +23,7 @@ mod harness;
 mod hub;
 mod hub_api;
 mod hub_repositories;
+mod impersonation;
 mod kubectl;
 mod plan;
 mod port;

@@ -159,5 +159,6 @@ fn agent_config(name: &str, kubeconfig: PathBuf, home: &Path, hub: &Hub, token: 
         pending_interval: Duration::from_secs(1),
         survey_interval: SURVEY_INTERVAL,
         tunnel: TunnelSettings::agent(),
+        impersonation: std::sync::Arc::default(),
     })
 }

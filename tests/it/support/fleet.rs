@@ -338,6 +338,13 @@ impl Agent {
         self
     }
 
+    /// Adds an argument to its command line.
+    #[must_use]
+    pub(crate) fn with(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
     /// Starts it; it does not wait for anything.
     pub(crate) fn launch(&mut self) {
         let mut command = branchline(self.directory.path());
