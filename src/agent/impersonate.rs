@@ -1,23 +1,54 @@
-//! In whose name a proxied request goes on: the user of its stream's header, within what the cluster's owner allows. Never the agent's.
+//! In whose name a proxied request goes on: the user of its stream's header, within what the cluster's owner allows, or a credential of its
+//! own. Never the agent's.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::core::access::User;
+use crate::core::access::impersonation::ClusterCredential;
 use crate::core::access::limits::ImpersonationLimits;
 use crate::wire::header::ProxyHeader;
 
-/// The headers in whose name a stream's requests go on; else why there are none.
-pub(super) fn identity_of(header: &ProxyHeader, limits: &ImpersonationLimits) -> Result<HeaderMap, String> {
-    let headers = impersonation(header).ok_or(
-        "the hub sent this request without a user, or with one that HTTP cannot carry; no request goes on in the agent's own name",
-    )?;
+/// In whose name a request goes on.
+pub(super) enum Name {
+    /// The agent impersonates somebody, as these headers say.
+    Impersonated(HeaderMap),
+    /// By a credential of the cluster itself, which may impersonate in turn.
+    Own(ClusterCredential, HeaderMap),
+}
+
+/// The name for a stream; else why there is none.
+pub(super) fn name_of(header: &ProxyHeader, limits: &ImpersonationLimits) -> Result<Name, String> {
+    let unusable = || {
+        "the hub sent this request without a user, or with one that HTTP cannot carry; no request goes on in the agent's own name"
+            .to_owned()
+    };
+    if let Some(credential) = &header.credential {
+        let headers = impersonated_by(credential).ok_or_else(unusable)?;
+        return Ok(Name::Own(credential.clone(), headers));
+    }
+    let headers = impersonation(header).ok_or_else(unusable)?;
     limits.check(&User {
         name: header.user.clone(),
         groups: header.groups.clone(),
         extra: header.extra.clone(),
     })?;
-    Ok(headers)
+    Ok(Name::Impersonated(headers))
+}
+
+/// The API server decides whether the credential may impersonate.
+fn impersonated_by(credential: &ClusterCredential) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (field, value) in &credential.impersonate {
+        let name = match field.as_str() {
+            "user" => "impersonate-user",
+            "uid" => "impersonate-uid",
+            "group" => "impersonate-group",
+            _ => return None,
+        };
+        headers.append(name, HeaderValue::from_str(value).ok()?);
+    }
+    Some(headers)
 }
 
 /// The headers by which the API server knows for whom it works; nothing without a user.
@@ -55,6 +86,7 @@ mod tests {
             groups: vec!["branchline:admins".into(), "dev".into()],
             extra: BTreeMap::from([("example.org/scopes".to_owned(), vec!["view".to_owned()])]),
             class: RequestClass::Short,
+            credential: None,
         }
     }
 
@@ -69,10 +101,23 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_outranks_the_hub() {
+    fn the_owner_outranks_the_hub_and_a_credential_speaks_for_itself() {
         let limits = ImpersonationLimits::default();
-        assert!(identity_of(&header("alice"), &limits).is_ok());
-        assert!(identity_of(&header("system:admin"), &limits).is_err_and(|why| why.contains("--allow-users")));
-        assert!(identity_of(&header(""), &limits).is_err_and(|why| why.contains("without a user")));
+        assert!(name_of(&header("alice"), &limits).is_ok());
+        assert!(name_of(&header("system:admin"), &limits).is_err_and(|why| why.contains("--allow-users")));
+        let mut own = header("");
+        own.credential = Some(ClusterCredential {
+            impersonate: vec![("user".to_owned(), "bob".to_owned())],
+            ..ClusterCredential::bearer("t")
+        });
+        let Ok(Name::Own(_, headers)) = name_of(&own, &limits) else {
+            panic!("refused")
+        };
+        assert_eq!((headers.len(), headers["impersonate-user"].to_str().unwrap()), (1, "bob"));
+        own.credential = Some(ClusterCredential {
+            impersonate: vec![("extra".to_owned(), "x".to_owned())],
+            ..ClusterCredential::bearer("t")
+        });
+        assert!(name_of(&own, &limits).is_err());
     }
 }

@@ -1,17 +1,17 @@
 //! Requests that come through the tunnel: served as HTTP/1.1, sent on to the cluster's API server in the name of the user in the stream's
-//! header. The API server decides what that user may do; whatever the request itself claims about identity is thrown away.
+//! header, or by the cluster's own credential there. The API server decides what that user may do; whatever the request itself claims about identity is thrown away.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use serde_json::json;
 
-use super::impersonate::identity_of;
+use super::impersonate::{Name, name_of};
 use crate::cluster::{ApiError, Cluster};
 use crate::core::access::limits::ImpersonationLimits;
 use crate::tunnel::TunnelStream;
@@ -56,12 +56,13 @@ async fn answer(
             header.target
         ));
     }
-    let identity = match identity_of(header, limits) {
-        Ok(identity) => identity,
+    let name = match name_of(header, limits) {
+        Ok(name) => name,
         Err(why) => return refused(&why),
     };
-    match send_on(request, identity, cluster).await {
+    match send_on(request, name, cluster).await {
         Ok(response) => response,
+        Err(error @ ApiError::Credential { .. }) => problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
         Err(error) => problem(
             StatusCode::BAD_GATEWAY,
             "ServiceUnavailable",
@@ -70,14 +71,22 @@ async fn answer(
     }
 }
 
-async fn send_on(mut request: Request<Incoming>, identity: HeaderMap, cluster: &Cluster) -> Result<Response<Body>, ApiError> {
+async fn send_on(mut request: Request<Incoming>, name: Name, cluster: &Cluster) -> Result<Response<Body>, ApiError> {
     let caller = asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let headers = request.headers_mut();
     remove_caller_credentials(headers);
     remove_hop_by_hop(headers);
     headers.remove(http::header::HOST);
-    headers.extend(identity);
-    let mut response = cluster.forward(request.map(stream_body)).await?;
+    let mut response = match name {
+        Name::Impersonated(identity) => {
+            headers.extend(identity);
+            cluster.forward(request.map(stream_body)).await?
+        }
+        Name::Own(credential, impersonated) => {
+            headers.extend(impersonated);
+            cluster.forward_as(&credential, request.map(stream_body)).await?
+        }
+    };
     match caller {
         Some(caller) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             hand_over(caller, hyper::upgrade::on(&mut response));

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -24,6 +26,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use super::access::{Access, AccessError};
 use super::discovery::Catalog;
 use super::error::{ApiError, Status};
+use crate::core::access::impersonation::ClusterCredential;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -56,6 +59,10 @@ pub struct Cluster {
     own: Transport,
     /// Without, for requests that carry somebody else's name.
     plain: Transport,
+    /// Without anything that proves who we are, for requests that bring a token of their own.
+    nobody: Transport,
+    /// The same as a configuration, for requests that bring a certificate: that is the connection's.
+    nobodys: Arc<kube::Config>,
     server: Arc<str>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) refreshing: Arc<tokio::sync::Mutex<()>>,
@@ -79,7 +86,7 @@ impl Cluster {
             server: server.clone(),
             message: with_causes(&error),
         };
-        let client = http_client(&config).map_err(refused)?;
+        let client = http_client(&config, IDLE_CONNECTIONS).map_err(refused)?;
         let auth = || config.auth_layer().map_err(refused);
         let base = ServiceBuilder::new().layer(config.base_uri_layer());
         let plain = base
@@ -87,6 +94,8 @@ impl Cluster {
             .option_layer(auth()?)
             .map_err(BoxError::from)
             .service(client.clone());
+        let nobodys = without_credentials(&config);
+        let nobody = transport(&nobodys, IDLE_CONNECTIONS).map_err(refused)?;
         let extra = config.extra_headers_layer().map_err(refused)?;
         let own = base
             .option_layer(auth()?)
@@ -96,6 +105,8 @@ impl Cluster {
         Ok(Cluster {
             own: BoxCloneSyncService::new(own),
             plain: BoxCloneSyncService::new(plain),
+            nobody,
+            nobodys: Arc::new(nobodys),
             server: server.as_str().into(),
             catalog: Arc::default(),
             refreshing: Arc::default(),
@@ -111,6 +122,39 @@ impl Cluster {
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, ApiError> {
         let response = call(&self.plain, request).await;
         response.map_err(|error| self.unreachable(&*error))
+    }
+
+    /// The same by a credential that its sender brought. Nothing of the agent's own identity can get into it, and a certificate's connection is
+    /// made for this request alone.
+    pub async fn forward_as(
+        &self,
+        credential: &ClusterCredential,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let unusable = |message: String| ApiError::Credential {
+            kind: credential.kind(),
+            message,
+        };
+        let transport = match &credential.token {
+            Some(token) => {
+                let value = bearer(token).ok_or_else(|| unusable("it has characters that no header can carry".to_owned()))?;
+                request.headers_mut().insert(AUTHORIZATION, value);
+                self.nobody.clone()
+            }
+            None => self
+                .by_certificate(credential)
+                .map_err(|error| unusable(with_causes(&error)))?,
+        };
+        let response = call(&transport, request).await;
+        response.map_err(|error| self.unreachable(&*error))
+    }
+
+    fn by_certificate(&self, credential: &ClusterCredential) -> Result<Transport, kube::Error> {
+        let base64 = |pem: &Option<String>| pem.as_ref().map(|pem| STANDARD.encode(pem));
+        let mut config = (*self.nobodys).clone();
+        config.auth_info.client_certificate_data = base64(&credential.certificate);
+        config.auth_info.client_key_data = base64(&credential.private_key).map(Into::into);
+        transport(&config, 0)
     }
 
     /// A GET whose answer is JSON of this shape.
@@ -191,8 +235,32 @@ fn call(transport: &Transport, request: Request<Body>) -> BoxFuture<'static, Res
     Box::pin(transport.clone().oneshot(request))
 }
 
+fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The configuration without certificate, token and whatever else speaks for the agent.
+fn without_credentials(config: &kube::Config) -> kube::Config {
+    let mut config = config.clone();
+    config.auth_info = kube::config::AuthInfo::default();
+    config.headers = Vec::new();
+    config
+}
+
+/// Requests by what the configuration has besides tokens.
+fn transport(config: &kube::Config, idle: usize) -> Result<Transport, kube::Error> {
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .map_err(BoxError::from)
+        .service(http_client(config, idle)?);
+    Ok(BoxCloneSyncService::new(service))
+}
+
 fn http_client(
     config: &kube::Config,
+    idle: usize,
 ) -> Result<legacy::Client<impl legacy::connect::Connect + Clone + Send + Sync + 'static, Body>, kube::Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -202,7 +270,7 @@ fn http_client(
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(idle)
         .build(connector))
 }
 

@@ -47,6 +47,14 @@ pub enum ApiError {
         /// How long it was given.
         seconds: u64,
     },
+    /// A credential that came with a request cannot be read.
+    #[error("the {kind} that came with the request cannot be used: {message}")]
+    Credential {
+        /// `token` or `certificate`.
+        kind: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
     /// It answered with an error.
     #[error("{}", .0.message)]
     Refused(Status),

@@ -13,8 +13,8 @@ use super::answer::refused;
 use super::audit::AuditRecord;
 use super::gate::{Admitted, Gate};
 use super::listener::Peer;
-use crate::core::access::Refusal;
 use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
+use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
 use crate::tunnel::control::write_header;
 use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
@@ -215,12 +215,18 @@ fn prepare(request: &mut Request<Incoming>, id: &ClusterId, rest: &str, peer: &P
 
 async fn open(tunnel: &TunnelHandle, admitted: &Admitted, class: RequestClass) -> Result<TunnelStream, Refusal> {
     let mut stream = tunnel.open().await.map_err(|error| not_opened(&error))?;
+    // With a credential of its own nobody is impersonated, by no agent.
+    let user = match &admitted.credential {
+        Some(_) => User::default(),
+        None => admitted.user.clone(),
+    };
     let header = StreamHeader::Proxy(ProxyHeader {
         target: DIRECT.to_owned(),
-        user: admitted.user.name.clone(),
-        groups: admitted.user.groups.clone(),
-        extra: admitted.user.extra.clone(),
+        user: user.name,
+        groups: user.groups,
+        extra: user.extra,
         class,
+        credential: admitted.credential.clone(),
     });
     write_header(&mut stream, &header)
         .await

@@ -82,12 +82,15 @@ pub struct HubConfig {
 pub struct UserCredentials {
     /// File of static tokens' digests.
     pub token_file: Option<PathBuf>,
+    /// Whether a request is let in as `system:anonymous` that carries a cluster's own credential and none of the hub's.
+    pub anonymous_cluster_credentials: bool,
 }
 
 impl UserCredentials {
     fn authentication(&self) -> Result<Authentication, HubError> {
         Ok(Authentication {
             tokens: self.token_file.clone().map(TokenFile::open).transpose()?,
+            anonymous_cluster_credentials: self.anonymous_cluster_credentials,
         })
     }
 }

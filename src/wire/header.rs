@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::access::impersonation::ClusterCredential;
+
 /// The longest header in bytes, without its length field.
 pub const MAX_HEADER: usize = 64 << 10;
 
@@ -40,6 +42,10 @@ pub struct ProxyHeader {
     pub extra: BTreeMap<String, Vec<String>>,
     /// What kind of request comes.
     pub class: RequestClass,
+    /// A credential of the cluster itself, in place of impersonation. The user is empty then, so that an agent that does not know this field
+    /// refuses the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<ClusterCredential>,
 }
 
 /// The kinds of proxied requests, which differ in how long they live.
@@ -103,7 +109,7 @@ mod tests {
         #[test]
         fn headers_survive_the_wire(user in ".{0,80}", groups in prop::collection::vec(".{0,40}", 0..5)) {
             let header = StreamHeader::Proxy(ProxyHeader {
-                target: "direct".to_owned(), user, groups, extra: BTreeMap::new(), class: RequestClass::Watch,
+                target: "direct".to_owned(), user, groups, extra: BTreeMap::new(), class: RequestClass::Watch, credential: None,
             });
             let bytes = encode(&header).unwrap();
             let (field, json) = bytes.split_first_chunk::<4>().unwrap();
@@ -137,6 +143,7 @@ mod tests {
             groups,
             extra: BTreeMap::new(),
             class: RequestClass::Short,
+            credential: None,
         });
         assert!(matches!(encode(&header), Err(HeaderError::TooLong(_))));
     }

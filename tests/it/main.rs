@@ -14,6 +14,7 @@ mod bad_source;
 mod capacity;
 mod chaos;
 mod check_fixtures;
+mod cluster_credentials;
 mod credentials;
 mod delivery;
 mod demo;

@@ -118,6 +118,12 @@ pub enum Anonymity {
     /// A bearer token that proves nothing.
     #[error("the bearer token {0}")]
     Token(String),
+    /// A cluster's credential came, and none of the hub.
+    #[error(
+        "a cluster's own credential came, and none of this hub; unless the hub runs with --allow-anonymous-cluster-credentials, a client \
+         certificate or token of the hub is needed as well"
+    )]
+    OnlyOfCluster,
     /// It is meant for something else, for example a server.
     #[error("the certificate is not meant for clients")]
     OtherPurpose,

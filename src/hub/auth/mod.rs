@@ -3,6 +3,7 @@
 //! ```text
 //! certificate of the hub's CA ─► user
 //! else bearer token ─► static token
+//! else, if the hub is told so, a cluster's own credential in the headers ─► system:anonymous
 //! else ─► nobody: 401
 //! ```
 
@@ -14,11 +15,18 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::listener::Peer;
+use crate::core::access::rbac::{ANONYMOUS, UNAUTHENTICATED};
 use crate::core::access::token_file::{StaticToken, token_digest};
 use crate::core::access::{Anonymity, Identity, Refusal, User, user_of};
 
 pub use certificate::{Authenticator, Credential};
 pub use tokens::{TokenFile, TokenFileError};
+
+/// Clusternet's extras, by which somebody brings a cluster's credential.
+const CARRIED: [&str; 2] = [
+    "impersonate-extra-clusternet-token",
+    "impersonate-extra-clusternet-certificate",
+];
 
 /// An authenticated sender.
 #[derive(Clone, Debug)]
@@ -42,6 +50,8 @@ enum Proof {
 pub struct Authentication {
     /// Static tokens.
     pub tokens: Option<TokenFile>,
+    /// Whether somebody without a credential of the hub is taken for `system:anonymous` when the request carries one of a cluster.
+    pub anonymous_cluster_credentials: bool,
 }
 
 impl Authentication {
@@ -55,11 +65,29 @@ impl Authentication {
                 proof: Proof::Until(peer.not_after()),
             });
         };
-        let found = match headers.get(header::AUTHORIZATION) {
-            Some(value) => bearer(value).and_then(|token| self.by_token(token, now)),
-            None => Err(why.clone()),
+        let found = match headers.get(header::AUTHORIZATION).map(bearer) {
+            Some(Ok(token)) => self.by_token(token, now),
+            // Clusternet's kubeconfigs have a user name without password, which kubectl sends as Basic and kube-apiserver does not look at.
+            Some(Err(why)) => self.without_token(headers, why),
+            None => self.without_token(headers, why.clone()),
         };
         found.map_err(|why| Refusal::unauthorized(&why))
+    }
+
+    fn without_token(&self, headers: &HeaderMap, why: Anonymity) -> Result<Caller, Anonymity> {
+        let carries = CARRIED.iter().any(|name| headers.contains_key(*name));
+        match (carries, self.anonymous_cluster_credentials) {
+            (true, true) => Ok(Caller {
+                user: User {
+                    name: ANONYMOUS.to_owned(),
+                    groups: vec![UNAUTHENTICATED.to_owned()],
+                    ..User::default()
+                },
+                proof: Proof::Until(None),
+            }),
+            (true, false) => Err(Anonymity::OnlyOfCluster),
+            (false, _) => Err(why),
+        }
     }
 
     fn by_token(&self, token: &str, now: SystemTime) -> Result<Caller, Anonymity> {

@@ -1,0 +1,149 @@
+//! A cluster's own credentials, which count in that cluster alone: Clusternet's extras.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::json;
+
+use crate::authorisation::user_of;
+use crate::impersonation::who;
+use crate::support::apiserver::{TOKEN, kubectl};
+use crate::support::fleet::{Fleet, Hub};
+use crate::support::https::Client;
+use crate::support::repository::GitRepo;
+use crate::support::{holds, wait_until};
+
+/// The group `people` reaches every cluster, and nobody who is known may reach cluster a.
+const ACCESS: &str = "\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: people}
+rules: [{apiGroups: [proxies.clusternet.io], resources: [sockets/proxy], verbs: ['*']}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: people}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: people}
+subjects: [{kind: Group, name: people}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: anonymous}
+rules: [{apiGroups: [proxies.clusternet.io], resources: [sockets/proxy], resourceNames: [a], verbs: [get, create]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: anonymous}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: anonymous}
+subjects: [{kind: Group, name: 'system:unauthenticated'}]
+";
+
+/// A fleet of clusters a and b, whose hub has written JSON lines.
+fn fleet() -> Fleet {
+    let repo = GitRepo::with(&[("hub/access.yaml", ACCESS)]);
+    let hub = Hub::prepare("hub", &repo).with("--log-format=json");
+    Fleet::of(repo, hub, &["a", "b"])
+}
+
+/// The client with Clusternet's extras, by the last part of their names.
+fn carrying(client: Client, extras: &[(&str, &str)]) -> Client {
+    let client = client.with_header("Impersonate-User", "clusternet");
+    extras.iter().fold(client, |client, (key, value)| {
+        client.with_header(&format!("Impersonate-Extra-Clusternet-{key}"), value)
+    })
+}
+
+fn nobody(hub: &Hub) -> Client {
+    Client::new(hub.port(), &hub.ca(), None)
+}
+
+/// A kubeconfig of the shape that Clusternet's documentation has: how the hub knows the user, and the cluster's token as an extra.
+fn clusternet_kubeconfig(hub: &Hub, socket: &str, user: (&str, &str), token: &str) -> std::path::PathBuf {
+    let (field, value) = user;
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "child",
+        "clusters": [{"name": "child", "cluster": {
+            "server": format!("https://127.0.0.1:{}{socket}", hub.port()),
+            "certificate-authority-data": BASE64_STANDARD.encode(hub.ca()),
+        }}],
+        "users": [{"name": "child", "user": {field: value, "as": "clusternet", "as-user-extra": {"clusternet-token": [token]}}}],
+        "contexts": [{"name": "child", "context": {"cluster": "child", "user": "child"}}],
+    });
+    let file = hub.admin().with_file_name(format!("{field}.kubeconfig"));
+    std::fs::write(&file, config.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn clusternets_extras_speak_for_themselves_in_their_cluster() {
+    let fleet = fleet();
+    let (a, b) = (fleet.socket(0), fleet.socket(1));
+    let people = user_of(&fleet.hub, "zoe", "people");
+    let (status, name, _) = who(&carrying(people.clone(), &[("Token", TOKEN)]), &b);
+    assert_eq!((status, name.as_str()), (201, "token-user"));
+    assert_eq!(who(&carrying(people.clone(), &[("Token", "wrong")]), &b).0, 401);
+    let as_other = carrying(people.clone(), &[("Token", TOKEN), ("Impersonate-User", "olga")]);
+    assert_eq!(who(&as_other, &b).0, 403, "the token has no right there to be somebody else");
+
+    let identity = fleet.servers[1].authority().client("by-certificate", "its-group");
+    let pem = |text: &str| BASE64_STANDARD.encode(text);
+    let (certificate, key) = (pem(&identity.certificate), pem(&identity.key));
+    let by_certificate = carrying(people.clone(), &[("Certificate", &certificate), ("PrivateKey", &key)]);
+    let (status, name, groups) = who(&by_certificate, &b);
+    assert_eq!((status, name.as_str()), (201, "by-certificate"));
+    assert_eq!(groups, ["its-group", "system:authenticated"]);
+    assert_eq!(
+        who(&by_certificate, &a).0,
+        401,
+        "b's certificate says nothing to a, and nobody stands in for it"
+    );
+    let (no_pem, other) = (pem("no certificate"), pem("no key"));
+    let broken = carrying(people.clone(), &[("Certificate", &no_pem), ("PrivateKey", &other)]);
+    assert_eq!(who(&broken, &b).0, 400);
+    let stranger = carrying(user_of(&fleet.hub, "mallory", "strangers"), &[("Token", TOKEN)]);
+    assert_eq!(who(&stranger, &b).0, 403, "a cluster's credential opens no way to it");
+
+    let log = fleet.hub.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let mut audit = lines.filter(|line| line["message"] == "audit" && line["credential"] == "certificate");
+    let line = audit.find(|line| line["code"] == 201).unwrap();
+    assert_eq!((&line["user"], &line["cluster"]), (&json!("zoe"), &json!("b")));
+    for secret in [TOKEN, &key, &certificate, identity.key.lines().nth(1).unwrap()] {
+        assert!(!log.contains(secret) && !fleet.agents.iter().any(|agent| agent.log().contains(secret)));
+    }
+}
+
+#[test]
+fn without_a_credential_of_the_hub_nobody_gets_to_a_cluster_unless_a_flag_says_so() {
+    let mut fleet = fleet();
+    let (a, b) = (fleet.socket(0), fleet.socket(1));
+    let version = format!("{a}/version");
+    let refused = carrying(nobody(&fleet.hub), &[("Token", TOKEN)]).get(&version).unwrap();
+    assert!(
+        refused.status == 401 && refused.body.contains("--allow-anonymous-cluster-credentials"),
+        "{refused:?}"
+    );
+    fleet.hub.kill();
+    let unused = Hub::prepare("unused", &fleet.repo);
+    let mut hub = std::mem::replace(&mut fleet.hub, unused).with("--allow-anonymous-cluster-credentials");
+    hub.start_again();
+    wait_until("the agents are back", || {
+        let status = carrying(nobody(&hub), &[("Token", TOKEN)]).get(&version)?.status;
+        holds(status == 200, status.to_string())
+    });
+    let code = |client: Client, path: &str| client.get(path).unwrap().status;
+    let carried = || carrying(nobody(&hub), &[("Token", TOKEN)]);
+    assert_eq!(code(carried(), &format!("{b}/version")), 403, "the rule is for a alone");
+    assert_eq!(code(nobody(&hub), &version), 401, "without any credential");
+    assert_eq!(
+        code(carrying(nobody(&hub), &[("Token", "wrong")]), &version),
+        401,
+        "the cluster's own guard"
+    );
+    let own = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
+    assert_ne!(code(carried(), own), 200, "the hub's own API");
+
+    let kubeconfig = clusternet_kubeconfig(&hub, &a, ("username", "system:anonymous"), TOKEN);
+    let told = kubectl(&kubeconfig, &["auth", "whoami", "-o=jsonpath={.status.userInfo.username}"]).ok();
+    assert_eq!(told, "token-user");
+}
