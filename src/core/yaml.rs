@@ -75,14 +75,19 @@ pub fn parse_json(bytes: &[u8], limits: &Limits) -> Result<Vec<Document>, Proble
     let text = decode(bytes, limits)?;
     let mut documents = Vec::new();
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let (mut counted, mut begins) = (0, 1);
     loop {
         let start = stream.byte_offset();
-        let line = first_content_line(text, start);
+        // Lines are counted on from the last document: a file may hold many.
+        begins += line_at(&text[counted..], start - counted) - 1;
+        counted = start;
+        let line = begins + first_content_line(&text[start..], 0) - 1;
         match stream.next() {
             None => return Ok(documents),
             Some(Ok(value)) => documents.push(Document { line, value: Ok(value) }),
             Some(Err(error)) => {
-                let line = line_at(text, start) + (error.line() as u64).saturating_sub(1);
+                // Its lines are those of the file.
+                let line = error.line() as u64;
                 documents.push(Document {
                     line,
                     value: Err(parse_failure(line, &error)),
@@ -393,6 +398,17 @@ mod tests {
         let documents = parse_yaml(text.as_bytes(), &Limits::default()).unwrap();
         let found: Vec<_> = documents.iter().map(|d| (d.line, d.value.clone().unwrap())).collect();
         assert_eq!(found, [(4, json!({"a": 1})), (8, json!({"b": "x\n"})), (12, json!({"c": 3}))]);
+    }
+
+    #[test]
+    fn each_json_value_knows_its_line() {
+        let documents = parse_json(
+            b"\n{\"a\": 1}\n\n\n{\n\"b\": 2} {\"c\": 3}\n{\n\"d\": nothing}\n",
+            &Limits::default(),
+        )
+        .unwrap();
+        let lines: Vec<(u64, bool)> = documents.iter().map(|d| (d.line, d.value.is_ok())).collect();
+        assert_eq!(lines, [(2, true), (5, true), (6, true), (8, false)]);
     }
 
     #[test]
