@@ -222,6 +222,15 @@ pub(super) fn clusters_of(snapshots: &[&Snapshot]) -> Clusters {
     }
 }
 
+/// Limits of the file with the clusters: a person's own file, and as long as the fleet is large.
+const FLEET: Limits = Limits {
+    file_bytes: 1 << 30,
+    documents: 1_000_000,
+    depth: 64,
+    nodes: 100_000_000,
+    aliases: 1_000,
+};
+
 /// Reads ManagedClusters from a YAML file.
 pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
     let wrong = |line: u64, message: String| {
@@ -232,7 +241,7 @@ pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
     };
     let bytes = std::fs::read(path)
         .map_err(|error| CliError::usage(format!("cannot read {}", path.display()), "check --clusters").because(error))?;
-    let documents = yaml::parse_yaml(&bytes, &Limits::default()).map_err(|problem| wrong(problem.line, problem.message))?;
+    let documents = yaml::parse_yaml(&bytes, &FLEET).map_err(|problem| wrong(problem.line, problem.message))?;
     let mut clusters = Clusters::default();
     for document in documents {
         let value = document.value.map_err(|problem| wrong(problem.line, problem.message))?;
@@ -243,11 +252,10 @@ pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
         for item in items {
             let (record, live) = read_cluster(item).map_err(|message| wrong(document.line, message))?;
             let namespace = &record.cluster.namespace;
-            if let Some(other) = clusters.records.iter().find(|other| other.cluster.namespace == *namespace) {
-                let message = format!(
-                    "{} and {} have the same namespace {}",
-                    other.cluster.name, record.cluster.name, record.cluster.namespace
-                );
+            if clusters.live.contains_key(namespace) {
+                let other = clusters.records.iter().find(|other| other.cluster.namespace == *namespace);
+                let other = other.map_or_else(String::new, |other| other.cluster.name.to_string());
+                let message = format!("{other} and {} have the same namespace {namespace}", record.cluster.name);
                 return Err(wrong(document.line, message));
             }
             clusters.live.insert(namespace.clone(), live);

@@ -169,3 +169,18 @@ fn diffs_are_coloured_on_a_terminal_alone() {
     let piped = tour.run(&["plan", "HEAD..origin/next", "--cluster", "paris"]).fails_with(1);
     assert!(!piped.contains('\u{1b}'), "{piped}");
 }
+
+#[test]
+fn the_file_with_the_clusters_is_as_long_as_the_fleet_is_large() {
+    let tour = Tour::start();
+    let cluster = |number: usize| {
+        format!(
+            "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata: {{name: c{number}}}\nspec: {{syncMode: Pull}}\n"
+        )
+    };
+    let all: Vec<String> = (0..20_001).map(cluster).collect();
+    let file = tour.scratch("clusters.yaml");
+    fs::write(&file, all.join("---\n")).unwrap();
+    let output = tour.run(&["check", ".", "--clusters", &file.display().to_string()]);
+    assert!(output.stderr.contains("for 20001 clusters"), "{output:?}");
+}
