@@ -13,6 +13,7 @@ use super::bundle::{feed_of, is_bundle};
 use super::kinds::{invalid, read_spec};
 use super::{Definition, Reading, Snapshot, Subscription};
 use crate::core::api::subscription::{Feed, FeedInventorySpec, FeedOrder};
+use crate::core::conceal::is_secret;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 use crate::core::object::Object;
@@ -289,6 +290,7 @@ fn replicas(object: &Object, pointer: &str) -> Result<Option<i64>, Problem> {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_i64().filter(|count| (0..=i64::from(i32::MAX)).contains(count)) {
             Some(count) => Ok(Some(count)),
+            None if is_secret(object.as_value()) => Err((pointer.to_owned(), "this is not a number of replicas".to_owned())),
             None => Err((pointer.to_owned(), format!("{value} is not a number of replicas"))),
         },
     }

@@ -7,7 +7,7 @@ use super::json_patch::{self, PatchError};
 use super::{AppliedOverride, helm_values, merge_patch, release};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::is_dns_name;
-use crate::core::index::{ChartProblem, Entry, Override, PatchKind, identity, is_chart, quoted};
+use crate::core::index::{ChartProblem, Entry, Override, OverrideKind, PatchKind, identity, is_chart, quoted};
 use crate::core::object::Object;
 
 /// What overrides change: an object, or a HelmChart with the values that overrides give it.
@@ -121,6 +121,7 @@ pub(super) fn apply_override(
         let mut fields = Vec::new();
         match apply_entry(subject, applied, entry, &mut fields) {
             Ok(()) => {}
+            Err(_) if applied.kind == OverrideKind::Dividing => return Err(Box::new(share_failure(applied, entry))),
             Err(Trouble::Skipped { field, message, hint }) => {
                 diagnostics.push(skipped(applied, entry, &field, &message, hint));
             }
@@ -268,7 +269,8 @@ fn check_identity(changed: &Value, before: &Value) -> Result<(), String> {
 
 const NAMESPACE: &str = "/metadata/namespace";
 
-fn entry_pointer(entry: &Entry) -> String {
+/// Where an entry stands in its override.
+pub(super) fn entry_pointer(entry: &Entry) -> String {
     format!("/spec/overrides/{}", entry.index)
 }
 
@@ -284,6 +286,18 @@ fn patch_failure(applied: &Override, entry: &Entry, field: &str, message: &str) 
         diagnostic.hint("correct the patch; until then the feed keeps its last result"),
         &entry_pointer(entry),
     )
+}
+
+/// A share that cannot be written holds the feed: without it the cluster would get all replicas, and the total would not add up.
+fn share_failure(applied: &Override, entry: &Entry) -> Diagnostic {
+    let path = entry.value.pointer("/0/path").and_then(Value::as_str).unwrap_or_default();
+    let message = format!(
+        "a cluster's share of the replicas of {} cannot be written: what is above {path} is not there",
+        applied.feed
+    );
+    let diagnostic = Diagnostic::error("share-not-written", message).field(path);
+    let hint = "correct replicaJsonPath in the FeedInventory, or the override that removes the field; until then the feed keeps its last result";
+    applied.definition.locate(diagnostic.hint(hint), "/spec/schedulingStrategy")
 }
 
 fn skipped(applied: &Override, entry: &Entry, field: &str, message: &str, hint: &str) -> Diagnostic {

@@ -126,6 +126,41 @@ fn a_feed_inventory_says_where_replicas_stand() {
 }
 
 #[test]
+fn a_share_that_cannot_be_written_holds_its_feed() {
+    let mut world = dividing();
+    world
+        .write("inventory.yaml", &INVENTORY.replace("/spec/size", "/spec/pool/size"))
+        .run();
+    assert_eq!(world.codes(), [("share-not-written", "sub.yaml", 5)]);
+    assert!(world.text(WEB_EAST).contains("replicas: 3"), "{}", world.text(WEB_EAST));
+    let gone = localization("l", "ApplyNow", 1, "MergePatch", r#"{"spec":null}"#);
+    let gone = gone.replace("apiVersion: v1, kind: ConfigMap", "apiVersion: apps/v1, kind: Deployment");
+    world.write("inventory.yaml", "").write("l.yaml", &gone).run();
+    assert_eq!(world.codes(), [("share-not-written", "sub.yaml", 5)]);
+    assert!(world.text(WEB_EAST).contains("replicas: 3"));
+}
+
+#[test]
+fn what_a_secret_holds_is_not_told_where_it_is_no_number() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: web, namespace: shop}\nstringData: {size: hunter2}\n";
+    let inventory = "apiVersion: apps.clusternet.io/v1alpha1\nkind: FeedInventory\nmetadata: {name: web, namespace: apps}\nspec:\n  feeds:\n  \
+                     - {apiVersion: v1, kind: Secret, namespace: shop, name: web, replicaJsonPath: /stringData/size}\n";
+    let sub = divided("Static").replace("apiVersion: apps/v1, kind: Deployment", "apiVersion: v1, kind: Secret");
+    let mut world = World::new(TWO);
+    world
+        .write("sub.yaml", &sub)
+        .write("web.yaml", secret)
+        .write("inventory.yaml", inventory)
+        .run();
+    assert_eq!(world.codes(), [("invalid-field", "web.yaml", 1)]);
+    assert!(
+        !world.diagnostics[0].to_string().contains("hunter2"),
+        "{:?}",
+        world.diagnostics
+    );
+}
+
+#[test]
 fn a_replica_count_that_is_none_holds_its_feed() {
     let mut world = dividing();
     world.write("web.yaml", &WORKLOAD.replace('6', "many")).run();
