@@ -18,6 +18,11 @@ fn merge_into(target: &mut Map<String, Value>, patch: &Map<String, Value>, path:
                 fields.push(pointer);
             }
             (Some(Value::Object(current)), Value::Object(nested)) => merge_into(current, nested, &pointer, fields),
+            // What replaces a mapping and is none is taken as it is, nulls within lists included.
+            (Some(current @ Value::Object(_)), value) => {
+                current.clone_from(value);
+                fields.push(pointer);
+            }
             (_, value) => {
                 let mut value = value.clone();
                 prune_nulls(&mut value);
@@ -78,6 +83,12 @@ mod tests {
             json!({"a": {"x/y": 1}}),
             json!({"a": {"x/y": 1}}),
             &["/a/x~1y"],
+        );
+        check(
+            json!({"a": {}, "b": [1]}),
+            json!({"a": [null, {"c": null}], "b": [null, {"c": null}]}),
+            json!({"a": [null, {"c": null}], "b": [null, {}]}),
+            &["/a", "/b"],
         );
     }
 }
