@@ -259,7 +259,9 @@ fn parse_failure(line: u64, error: &dyn std::fmt::Display) -> Problem {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     // The parser counts lines from the document's start; the line of the file is given beside the message.
-    let message = first.split(" at line ").next().unwrap_or(first).chars().take(300).collect();
+    let message = first.split(" at line ").next().unwrap_or(first);
+    // What the parser advises is for programmers.
+    let message = message.split(", set ").next().unwrap_or(message).chars().take(300).collect();
     Problem {
         line,
         code: "parse-failure",
@@ -443,6 +445,16 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(parse_yaml(b"a: 01234567890", &limits).unwrap_err().code, "limit-exceeded");
+    }
+
+    #[test]
+    fn what_the_parser_advises_to_programmers_is_left_out() {
+        let problem = values_or_problem("a: 1\nb: 2\na: 3\n").unwrap_err();
+        assert_eq!((problem.line, problem.message.as_str()), (3, "duplicate mapping key: a"));
+    }
+
+    fn values_or_problem(text: &str) -> Result<Value, Problem> {
+        parse_yaml(text.as_bytes(), &Limits::default()).unwrap().remove(0).value
     }
 
     #[test]
