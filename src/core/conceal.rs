@@ -17,6 +17,19 @@ pub fn is_secret(object: &Value) -> bool {
     object["kind"] == "Secret" && object["apiVersion"] == "v1"
 }
 
+/// The pointer of the first field of an object that holds something to hide if it is a Secret.
+pub fn filled_field(object: &Value) -> Option<String> {
+    let is_empty = |value: &Value| match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        value => value.is_null(),
+    };
+    let mut fields = object.as_object().into_iter().flatten();
+    fields
+        .find(|(name, value)| !OPEN.contains(&name.as_str()) && !is_empty(value))
+        .map(|(name, _)| format!("/{}", name.replace('~', "~0").replace('/', "~1")))
+}
+
 /// An object with its secrets hidden.
 pub fn conceal(object: &Value) -> Value {
     let mut shown = object.clone();

@@ -8,6 +8,7 @@ mod json_patch;
 mod merge_patch;
 mod overriding;
 mod release;
+mod secrets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,13 +135,14 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
         provenance: Vec::new(),
         diagnostics: Vec::new(),
     };
-    if let Err(diagnostic) = check_secret(feed, settings) {
+    if let Err(diagnostic) = secrets::check_source(feed, settings) {
         rendered.diagnostics.push(*diagnostic);
         return rendered;
     }
     let mut subject = Subject::new(&feed.object);
     for applied in overrides {
-        match apply_override(&mut subject, applied, &mut rendered.diagnostics) {
+        let provenance = apply_override(&mut subject, applied, &mut rendered.diagnostics);
+        match provenance.and_then(|provenance| secrets::check_override(&subject.object, applied, provenance, settings)) {
             Ok(provenance) => rendered.provenance.push(provenance),
             Err(diagnostic) => {
                 rendered.diagnostics.push(*diagnostic);
@@ -164,36 +166,6 @@ fn broken_chart(feed: &Definition, problem: &ChartProblem) -> Diagnostic {
         diagnostic.hint("correct the HelmChart; until then the last result stays"),
         &problem.pointer,
     )
-}
-
-/// Secrets never reach the state branch in the clear unless people allow it.
-fn check_secret(feed: &Definition, settings: RenderSettings) -> Result<(), Box<Diagnostic>> {
-    let object = &feed.object;
-    if (object.group(), object.kind()) != ("", "Secret") || settings.allow_plain_secrets {
-        return Ok(());
-    }
-    let filled = |pointer: &str| {
-        object
-            .pointer(pointer)
-            .and_then(Value::as_object)
-            .is_some_and(|data| !data.is_empty())
-    };
-    if object.pointer("/sops").is_some() {
-        let diagnostic =
-            Diagnostic::error("unsupported", "SOPS-encrypted Secrets are not decrypted by this version").field("/sops");
-        return Err(Box::new(
-            feed.locate(diagnostic.hint("until then the last result stays"), "/sops"),
-        ));
-    }
-    if filled("/data") || filled("/stringData") {
-        let diagnostic = Diagnostic::error(
-            "plain-secret",
-            "a Secret with plain data would stand in the state branch for everybody to read",
-        );
-        let hint = "create it in the cluster by other means, or start with --allow-plain-secrets";
-        return Err(Box::new(feed.locate(diagnostic.field("/data").hint(hint), "")));
-    }
-    Ok(())
 }
 
 /// The JSON pointer of a key below another pointer.
