@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::StreamExt as _;
 use http::{HeaderMap, Request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::{Authentication, Caller};
+use super::auth::{Authentication, Caller, Child};
 use super::lease::{Lease, Leases};
 use super::listener::Peer;
 use super::revision::Revision;
@@ -19,6 +20,8 @@ use crate::core::access::{Need, Refusal, User};
 
 /// How often credentials are looked at again while nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How many clusters are asked at the same time whether a sender still is who it was.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Lets requests in.
 #[derive(Debug)]
@@ -55,14 +58,14 @@ impl Gate {
         Arc::clone(&self.revisions.borrow().policy)
     }
 
-    /// Who sends a request.
-    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        self.authentication.caller(peer, headers).await
+    /// Who sends a request; `child` is the cluster that it is for, if it is connected.
+    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap, child: Option<Child>) -> Result<Caller, Refusal> {
+        self.authentication.caller(peer, headers, child).await
     }
 
     /// Lets a request to the hub's own API in, measured by the rights of whom it acts as.
     pub async fn admit<B>(&self, peer: &Peer, request: &Request<B>) -> Result<Admitted, Refusal> {
-        let caller = self.caller(peer, request.headers()).await?;
+        let caller = self.caller(peer, request.headers(), None).await?;
         let (user, impersonation, credential) = acting_as(&caller, request.headers())?;
         if credential.is_some() {
             return Err(Refusal::new(
@@ -116,6 +119,19 @@ impl Gate {
         self.policy().decide(user, attributes).is_some()
     }
 
+    /// Asks again about the senders of what goes on, where only a cluster can tell whether they still are who they were.
+    pub async fn ask_again(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let callers = self.leases.callers();
+            let asked = futures::stream::iter(&callers)
+                .for_each_concurrent(ASKED_AT_ONCE, |caller| self.authentication.ask_again(caller));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = async { asked.await; tokio::time::sleep(LOOK_AGAIN).await } => {}
+            }
+        }
+    }
+
     /// Cuts what is no longer allowed: with every change of the policy, and every few seconds besides, because credentials expire.
     pub async fn enforce(self: Arc<Self>, stop: CancellationToken) {
         let mut revisions = self.revisions.clone();
@@ -139,7 +155,11 @@ impl Gate {
 fn acting_as(caller: &Caller, headers: &HeaderMap) -> Result<(User, Vec<Attributes>, Option<ClusterCredential>), Refusal> {
     let impersonating = headers.iter().filter(|(name, _)| name.as_str().starts_with(HEADER_PREFIX));
     let texts = impersonating.map(|(name, value)| (name.as_str(), std::str::from_utf8(value.as_bytes()).ok()));
-    Ok(match asked(texts)? {
+    let wanted = asked(texts)?;
+    if let Some(account) = caller.account() {
+        return Ok((caller.user.clone(), Vec::new(), Some(by_account(account, wanted)?)));
+    }
+    Ok(match wanted {
         Asked::Nothing => (caller.user.clone(), Vec::new(), None),
         Asked::Act(wanted) => {
             let rights = wanted.rights();
@@ -147,4 +167,27 @@ fn acting_as(caller: &Caller, headers: &HeaderMap) -> Result<(User, Vec<Attribut
         }
         Asked::Credential(credential) => (caller.user.clone(), Vec::new(), Some(credential)),
     })
+}
+
+/// A ServiceAccount's request goes on by its own token; whether that may impersonate is the cluster's to decide.
+fn by_account(mut credential: ClusterCredential, wanted: Asked) -> Result<ClusterCredential, Refusal> {
+    match wanted {
+        Asked::Nothing => {}
+        Asked::Credential(other) => credential = other,
+        Asked::Act(wanted) if !wanted.user.extra.is_empty() => {
+            let message = "a ServiceAccount impersonates users, groups and UIDs through the hub; leave out --as-user-extra";
+            return Err(Refusal::new(400, "BadRequest", message));
+        }
+        Asked::Act(wanted) => {
+            let field = |name: &str, value: String| (name.to_owned(), value);
+            credential.impersonate = vec![field("user", wanted.user.name)];
+            credential
+                .impersonate
+                .extend(wanted.uid.into_iter().map(|uid| field("uid", uid)));
+            credential
+                .impersonate
+                .extend(wanted.user.groups.into_iter().map(|group| field("group", group)));
+        }
+    }
+    Ok(credential)
 }

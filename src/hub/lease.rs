@@ -60,6 +60,12 @@ impl Leases {
         lease
     }
 
+    /// Who holds the leases that stand.
+    pub fn callers(&self) -> Vec<Caller> {
+        let standing: Vec<Arc<Lease>> = lock(&self.standing).values().filter_map(Weak::upgrade).collect();
+        standing.iter().map(|lease| lease.caller.clone()).collect()
+    }
+
     /// Cuts every lease that the condition no longer holds for.
     pub fn cut_unless(&self, holds: impl Fn(&Caller, &Need) -> bool) {
         let standing: Vec<Arc<Lease>> = lock(&self.standing).values().filter_map(Weak::upgrade).collect();

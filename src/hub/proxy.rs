@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::answer::refused;
 use super::audit::AuditRecord;
+use super::auth::Child;
 use super::gate::{Admitted, Gate};
 use super::listener::Peer;
 use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
@@ -75,11 +76,12 @@ impl<T: Tunnels> Proxy<T> {
 
     /// The cluster's answer to a request; `rest` is path and query at its API server.
     pub async fn answer(&self, peer: &Peer, cluster: &str, rest: &str, request: Request<Incoming>) -> Response<Body> {
+        let lookup = self.tunnels.find(cluster);
         let names = self.tunnels.names(cluster).unwrap_or_else(|| ClusterNames::unknown(cluster));
         let record = Arc::new(AuditRecord::new(&names.name, &asked_of(&request, rest)));
-        let admitted = self.admit(peer, &names, rest, &request, &record).await;
+        let admitted = self.admit(peer, (&names, &lookup), rest, &request, &record).await;
         let answered = match admitted {
-            Ok(admitted) => self.pass_on(peer, cluster, rest, request, admitted, &record).await,
+            Ok(admitted) => self.pass_on(peer, (cluster, lookup), rest, request, admitted, &record).await,
             Err(refusal) => Err(refusal),
         };
         let response = answered.unwrap_or_else(|refusal| {
@@ -93,12 +95,19 @@ impl<T: Tunnels> Proxy<T> {
     async fn admit(
         &self,
         peer: &Peer,
-        names: &ClusterNames,
+        (names, lookup): (&ClusterNames, &Lookup),
         rest: &str,
         request: &Request<Incoming>,
         record: &AuditRecord,
     ) -> Result<Admitted, Refusal> {
-        let caller = self.gate.caller(peer, request.headers()).await?;
+        let child = match lookup {
+            Lookup::Online { id, tunnel } => Some(Child {
+                id: id.clone(),
+                tunnel: tunnel.clone(),
+            }),
+            Lookup::Offline { .. } | Lookup::Unknown { .. } => None,
+        };
+        let caller = self.gate.caller(peer, request.headers(), child).await?;
         let user = caller.user.name.clone();
         let admitted = self.gate.admit_to(caller, request.headers(), names, &asked_of(request, rest));
         match &admitted {
@@ -112,13 +121,13 @@ impl<T: Tunnels> Proxy<T> {
     async fn pass_on(
         &self,
         peer: &Peer,
-        cluster: &str,
+        (asked, lookup): (&str, Lookup),
         rest: &str,
         mut request: Request<Incoming>,
         admitted: Admitted,
         record: &Arc<AuditRecord>,
     ) -> Result<Response<Body>, Refusal> {
-        let (id, tunnel) = online(cluster, self.tunnels.find(cluster))?;
+        let (id, tunnel) = online(asked, lookup)?;
         let class = class_of(&request);
         prepare(&mut request, &id, rest, peer)?;
         let stream = open(&tunnel, &admitted, class).await?;

@@ -91,6 +91,7 @@ impl UserCredentials {
         Ok(Authentication {
             tokens: self.token_file.clone().map(TokenFile::open).transpose()?,
             anonymous_cluster_credentials: self.anonymous_cluster_credentials,
+            ..Authentication::default()
         })
     }
 }
@@ -311,6 +312,7 @@ impl Parts {
         ));
         let gate = Arc::new(Gate::new(self.revisions.clone(), self.config.credentials.authentication()?));
         self.tasks.spawn(Arc::clone(&gate).enforce(self.stop.clone()));
+        self.tasks.spawn(Arc::clone(&gate).ask_again(self.stop.clone()));
         let router = self.router(gate, registry, store, metrics);
         self.listen(listener, address, router)?;
         Ok(facts)

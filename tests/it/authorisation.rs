@@ -175,7 +175,7 @@ fn issued(hub: &Hub, user: &str, group: &str, from: SystemTime, lifetime: Durati
 }
 
 /// A role in a child for users and groups.
-fn bind(server: &ApiServer, name: &str, role: &str, users: &[&str], groups: &[&str]) {
+pub(crate) fn bind(server: &ApiServer, name: &str, role: &str, users: &[&str], groups: &[&str]) {
     let subject =
         |kind: &'static str| move |name: &&str| json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"});
     let subjects: Vec<_> = users

@@ -1,17 +1,18 @@
-//! A cluster's own credentials, which count in that cluster alone: Clusternet's extras.
+//! A cluster's own credentials, which count in that cluster alone: Clusternet's extras, and tokens of its ServiceAccounts.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::json;
 
-use crate::authorisation::user_of;
+use crate::authorisation::{bind, ended, user_of};
 use crate::impersonation::who;
-use crate::support::apiserver::{TOKEN, kubectl};
+use crate::support::apiserver::{ApiServer, TOKEN, kubectl};
 use crate::support::fleet::{Fleet, Hub};
 use crate::support::https::Client;
+use crate::support::node::read_head;
 use crate::support::repository::GitRepo;
 use crate::support::{holds, wait_until};
 
-/// The group `people` reaches every cluster, and nobody who is known may reach cluster a.
+/// The group `people` and the ServiceAccount `robot` reach every cluster, and nobody who is known may reach cluster a.
 const ACCESS: &str = "\
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -22,7 +23,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: people}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: people}
-subjects: [{kind: Group, name: people}]
+subjects: [{kind: Group, name: people}, {kind: ServiceAccount, name: robot, namespace: default}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -70,6 +71,74 @@ fn clusternet_kubeconfig(hub: &Hub, socket: &str, user: (&str, &str), token: &st
     let file = hub.admin().with_file_name(format!("{field}.kubeconfig"));
     std::fs::write(&file, config.to_string()).unwrap();
     file
+}
+
+const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+
+/// A new ServiceAccount's token.
+fn account_token(server: &ApiServer, name: &str) -> String {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    assert_eq!(server.send("POST", ACCOUNTS, "application/json", &account).status, 201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let token = server.send("POST", &format!("{ACCOUNTS}/{name}/token"), "application/json", &request);
+    token.json()["status"]["token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_service_account_reaches_its_own_cluster_while_it_is_there() {
+    let fleet = fleet();
+    let (a, b) = (fleet.socket(0), fleet.socket(1));
+    let robot = account_token(&fleet.servers[0], "robot");
+    let stranger = account_token(&fleet.servers[0], "stranger");
+    account_token(&fleet.servers[1], "robot");
+    let client = |token: &str| nobody(&fleet.hub).with_bearer(token);
+    let (status, name, groups) = who(&client(&robot), &a);
+    assert_eq!((status, name.as_str()), (201, "system:serviceaccount:default:robot"));
+    assert!(groups.contains(&"system:serviceaccounts:default".to_owned()), "{groups:?}");
+    assert_eq!(
+        who(&client(&robot), &b).0,
+        401,
+        "another cluster, though it has an account of that name"
+    );
+    assert_eq!(client(&robot).get("/apis").unwrap().status, 401, "the hub's own API");
+    assert_eq!(who(&client(&stranger), &a).0, 403, "an account without a right at the hub");
+    let (claims, _) = robot.rsplit_once('.').unwrap();
+    assert_eq!(
+        who(&client(&format!("{claims}.AAAA")), &a).0,
+        401,
+        "a signature that is not the cluster's"
+    );
+    let as_other = client(&robot).with_header("Impersonate-User", "olga");
+    assert_eq!(
+        who(&as_other, &a).0,
+        403,
+        "in the cluster it has no right to be somebody else"
+    );
+
+    bind(
+        &fleet.servers[0],
+        "robot",
+        "cluster-admin",
+        &["system:serviceaccount:default:robot"],
+        &[],
+    );
+    let config_maps = format!("{a}/api/v1/namespaces/default/configmaps");
+    wait_until("the account may look in its cluster", || {
+        let status = client(&robot).get(&config_maps)?.status;
+        holds(status == 200, status.to_string())
+    });
+    assert_eq!(who(&as_other, &a).1, "olga", "there it may now");
+
+    let mut watch = client(&robot).open(&format!("{config_maps}?watch=true")).unwrap();
+    assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
+    let removed = fleet.servers[0].send("DELETE", &format!("{ACCOUNTS}/robot"), "application/json", &json!({}));
+    assert_eq!(removed.status, 200);
+    wait_until("the account is gone", || {
+        let status = who(&client(&robot), &a).0;
+        holds(status == 401, status.to_string())
+    });
+    ended(watch);
+    assert!(!fleet.hub.log().contains(claims) && !fleet.agents[0].log().contains(claims));
 }
 
 #[test]

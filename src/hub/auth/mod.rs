@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! certificate of the hub's CA ─► user
-//! else bearer token ─► static token
+//! else bearer token ─► static token ─► ServiceAccount of the cluster that is asked for
 //! else, if the hub is told so, a cluster's own credential in the headers ─► system:anonymous
 //! else ─► nobody: 401
 //! ```
 
+mod accounts;
 mod certificate;
 mod tokens;
 
@@ -15,10 +16,12 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::listener::Peer;
+use crate::core::access::impersonation::ClusterCredential;
 use crate::core::access::rbac::{ANONYMOUS, UNAUTHENTICATED};
 use crate::core::access::token_file::{StaticToken, token_digest};
 use crate::core::access::{Anonymity, Identity, Refusal, User, user_of};
 
+pub use accounts::{AccountToken, Child, ServiceAccounts};
 pub use certificate::{Authenticator, Credential};
 pub use tokens::{TokenFile, TokenFileError};
 
@@ -43,6 +46,18 @@ enum Proof {
     Until(Option<SystemTime>),
     /// A static token, by its digest and what its line said.
     Static(String, StaticToken),
+    /// A token of the cluster that is asked for, by which the request goes on.
+    Account(AccountToken),
+}
+
+impl Caller {
+    /// The credential of the cluster itself by which it was authenticated.
+    pub fn account(&self) -> Option<ClusterCredential> {
+        match &self.proof {
+            Proof::Account(account) => Some(ClusterCredential::bearer(&account.token)),
+            Proof::Until(_) | Proof::Static(..) => None,
+        }
+    }
 }
 
 /// Everything by which a sender can prove who it is.
@@ -50,13 +65,15 @@ enum Proof {
 pub struct Authentication {
     /// Static tokens.
     pub tokens: Option<TokenFile>,
+    /// Tokens of clusters.
+    pub accounts: ServiceAccounts,
     /// Whether somebody without a credential of the hub is taken for `system:anonymous` when the request carries one of a cluster.
     pub anonymous_cluster_credentials: bool,
 }
 
 impl Authentication {
-    /// Who sends this request.
-    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    /// Who sends this request; `child` is the cluster that it is for, if it is connected.
+    pub async fn caller(&self, peer: &Peer, headers: &HeaderMap, child: Option<Child>) -> Result<Caller, Refusal> {
         let now = SystemTime::now();
         let identity = peer.identity(now);
         let Identity::Anonymous(why) = &identity else {
@@ -66,7 +83,7 @@ impl Authentication {
             });
         };
         let found = match headers.get(header::AUTHORIZATION).map(bearer) {
-            Some(Ok(token)) => self.by_token(token, now),
+            Some(Ok(token)) => self.by_token(token, child, now).await,
             // Clusternet's kubeconfigs have a user name without password, which kubectl sends as Basic and kube-apiserver does not look at.
             Some(Err(why)) => self.without_token(headers, why),
             None => self.without_token(headers, why.clone()),
@@ -90,15 +107,37 @@ impl Authentication {
         }
     }
 
-    fn by_token(&self, token: &str, now: SystemTime) -> Result<Caller, Anonymity> {
-        match self.tokens.as_ref().and_then(|tokens| tokens.find(token)) {
-            Some(found) if found.has_expired(now) => Err(Anonymity::Token("has expired".to_owned())),
-            Some(found) => Ok(Caller {
+    async fn by_token(&self, token: &str, child: Option<Child>, now: SystemTime) -> Result<Caller, Anonymity> {
+        let expired = || Anonymity::Token("has expired".to_owned());
+        if let Some(found) = self.tokens.as_ref().and_then(|tokens| tokens.find(token)) {
+            if found.has_expired(now) {
+                return Err(expired());
+            }
+            return Ok(Caller {
                 user: found.user.clone(),
                 proof: Proof::Static(token_digest(token), found),
-            }),
-            None => Err(Anonymity::Token("is not known here, or no longer".to_owned())),
+            });
         }
+        let Some(end) = accounts::claimed_end(token) else {
+            return Err(Anonymity::Token("is not known here, or no longer".to_owned()));
+        };
+        if end.is_some_and(|end| end <= now) {
+            return Err(expired());
+        }
+        self.by_account(token, end, child).await
+    }
+
+    async fn by_account(&self, token: &str, end: Option<SystemTime>, child: Option<Child>) -> Result<Caller, Anonymity> {
+        let foreign = "is a ServiceAccount's, which counts for its own cluster alone, while that is connected";
+        let account = AccountToken {
+            child: child.ok_or_else(|| Anonymity::Token(foreign.to_owned()))?,
+            token: token.to_owned(),
+            end,
+        };
+        Ok(Caller {
+            user: self.accounts.user(&account).await?,
+            proof: Proof::Account(account),
+        })
     }
 
     /// Whether what the sender proved still counts.
@@ -109,6 +148,15 @@ impl Authentication {
                 let stands = self.tokens.as_ref().is_some_and(|tokens| tokens.still_has(digest, token));
                 stands && !token.has_expired(now)
             }
+            Proof::Account(account) => account.end.is_none_or(|end| now <= end) && self.accounts.still_holds(account),
+        }
+    }
+
+    /// Asks once more about what only somebody else can tell.
+    pub async fn ask_again(&self, caller: &Caller) {
+        if let Proof::Account(account) = &caller.proof {
+            // What came of it is what `still_holds` goes by.
+            let _ = self.accounts.user(account).await;
         }
     }
 
