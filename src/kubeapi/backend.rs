@@ -46,12 +46,6 @@ pub trait Backend: Send + Sync + 'static {
         ApiError::no_such_path()
     }
 
-    /// Reads a body in an encoding besides JSON and YAML; `None` when the backend does not know it.
-    fn decode(&self, media_type: &str, body: &[u8]) -> Option<Result<Value, ApiError>> {
-        let _ = (media_type, body);
-        None
-    }
-
     /// Answers a read of a subresource other than `status`.
     fn read_subresource(&self, target: &Target<'_>) -> Result<Value, ApiError> {
         let _ = target;

@@ -21,7 +21,7 @@ use super::reading::{self, Shown, WatchRequest};
 use super::resource::{Catalog, Resource, Subresource};
 use super::response::{self, ResponseBody};
 use super::table::RowObject;
-use super::{discovery, openapi};
+use super::{discovery, openapi, protobuf};
 
 /// Largest request body, as in Kubernetes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -93,7 +93,7 @@ impl<B: Backend> Front<B> {
             Route::Unknown => return Err(ApiError::no_such_path()),
             _ => return Err(ApiError::method_not_allowed()),
         };
-        let (content_type, body) = self.transcode(media_type(header(CONTENT_TYPE)), read_body(body).await?)?;
+        let (content_type, body) = transcode(media_type(header(CONTENT_TYPE)), read_body(body).await?)?;
         self.resource_request(Asked {
             path,
             query,
@@ -105,14 +105,6 @@ impl<B: Backend> Front<B> {
             method: parts.method,
         })
         .await
-    }
-
-    /// A body in an encoding that the backend knows becomes JSON.
-    fn transcode(&self, content_type: String, body: Bytes) -> Result<(String, Bytes), ApiError> {
-        match self.backend.decode(&content_type, &body) {
-            Some(decoded) if !body.is_empty() => Ok(("application/json".to_owned(), decoded?.to_string().into())),
-            _ => Ok((content_type, body)),
-        }
     }
 
     fn describe_server(&self, route: &Route, accept: Option<&str>, query: &Query) -> Result<Response<ResponseBody>, ApiError> {
@@ -406,6 +398,15 @@ fn check_manager(action: &Action, query: &Query) -> Result<(), ApiError> {
         ));
     }
     Ok(())
+}
+
+/// A body in Kubernetes' protobuf becomes JSON.
+fn transcode(content_type: String, body: Bytes) -> Result<(String, Bytes), ApiError> {
+    if content_type != protobuf::MEDIA_TYPE || body.is_empty() {
+        return Ok((content_type, body));
+    }
+    let object = protobuf::decode(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok(("application/json".to_owned(), object.to_string().into()))
 }
 
 fn object_body(asked: &Asked) -> Result<Value, ApiError> {

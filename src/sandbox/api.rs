@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::fields::KindSchema;
 use super::metadata::{Birth, text};
 use super::writing::Writer;
-use super::{builtin, custom, fields, protobuf, reviews, scale};
+use super::{builtin, custom, fields, reviews, scale};
 use crate::kubeapi::{
     Action, ApiError, Backend, Catalog, HealthCheck, Outcome, Resource, ServerVersion, Store, Target, Transaction, WriteOptions,
     Written,
@@ -186,11 +186,6 @@ impl Backend for Api {
             }
             _ => ApiError::no_such_path(),
         }
-    }
-
-    fn decode(&self, media_type: &str, body: &[u8]) -> Option<Result<Value, ApiError>> {
-        (media_type == protobuf::MEDIA_TYPE)
-            .then(|| protobuf::decode(body).map_err(|error| ApiError::bad_request(error.to_string())))
     }
 
     fn read_subresource(&self, target: &Target<'_>) -> Result<Value, ApiError> {

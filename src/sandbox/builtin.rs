@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use super::fields::component_of;
 use super::printers as show;
 use crate::kubeapi::table::Columns;
-use crate::kubeapi::{Catalog, Resource, ResourceId, SUBRESOURCE, SubresourceKind};
+use crate::kubeapi::{Catalog, Resource, ResourceId, SUBRESOURCE, SubresourceKind, review_resources};
 
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::new(all()));
 
@@ -39,7 +39,7 @@ fn all() -> Vec<Resource> {
         policy(),
         others(),
         extensions(),
-        reviews(),
+        review_resources(),
     ]
     .concat();
     for resource in &mut resources {
@@ -284,20 +284,4 @@ fn extensions() -> Vec<Resource> {
         show::CRDS,
     );
     vec![definitions.in_categories(&["api-extensions"]).with_status()]
-}
-
-/// Questions that are answered and not stored.
-fn reviews() -> Vec<Resource> {
-    let review = |group_version: &str, kind: &str, plural: &str| {
-        cluster(group_version, kind, plural, &[], Columns::NameAndAge).with_verbs(&["create"])
-    };
-    vec![
-        review("authentication.k8s.io/v1", "SelfSubjectReview", "selfsubjectreviews"),
-        review(
-            "authorization.k8s.io/v1",
-            "SelfSubjectAccessReview",
-            "selfsubjectaccessreviews",
-        ),
-        review("authorization.k8s.io/v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
-    ]
 }

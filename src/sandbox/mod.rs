@@ -12,7 +12,6 @@ pub mod fields;
 mod keeper;
 mod metadata;
 mod printers;
-mod protobuf;
 mod reviews;
 mod scale;
 mod server;

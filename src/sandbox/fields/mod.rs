@@ -9,7 +9,6 @@ mod apply;
 mod conflict;
 mod custom;
 mod decoding;
-mod json;
 mod kind;
 mod managed;
 mod merge;
@@ -26,9 +25,9 @@ mod walk;
 
 use serde_json::Value;
 
+pub use crate::kubeapi::patch::{json_patch, merge_patch};
 pub use conflict::{ApplyError, Conflict, conflict_causes, conflict_message};
 pub use decoding::Mistyped;
-pub use json::{json_patch, merge_patch};
 pub use kind::KindSchema;
 pub use managed::Operation;
 pub use openapi::{component_of, components, metadata_reference};

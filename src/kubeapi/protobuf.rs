@@ -18,7 +18,7 @@ const TABLE: &str = include_str!("protobuf.txt");
 static TYPES: LazyLock<Types> = LazyLock::new(|| Types::parse(TABLE));
 
 /// Content type of such bodies.
-pub(super) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What every body begins with.
 const MAGIC: &[u8] = b"k8s\0";
 /// Deepest nesting of messages; real objects stay below 20.
@@ -26,7 +26,7 @@ const DEPTH: usize = 64;
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ProtobufError {
+pub(crate) enum ProtobufError {
     /// The bytes end early or contradict the encoding.
     #[error("the protobuf body is malformed")]
     Malformed,
@@ -88,7 +88,7 @@ fn field(text: &'static str) -> Option<(u64, Field)> {
 }
 
 /// The object in a request body.
-pub(super) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
+pub(crate) fn decode(body: &[u8]) -> Result<Value, ProtobufError> {
     let envelope = body.strip_prefix(MAGIC).ok_or(ProtobufError::Malformed)?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for entry in entries(envelope) {
