@@ -125,6 +125,7 @@ impl HubCore {
                 parent: self.head,
                 tree: tree.root,
                 message: "bench",
+                author: None,
                 time: 0,
             };
             self.head = Some(self.repo.commit(&commit).unwrap());

@@ -52,7 +52,8 @@ pub(super) fn deny(args: &DenyArgs, out: &mut Output) -> Result<ExitCode, CliErr
     )
 }
 
-fn encode(name: &str) -> String {
+/// A name as a part of a path.
+pub(super) fn encode(name: &str) -> String {
     percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
         .to_string()
         .replace("%2D", "-")

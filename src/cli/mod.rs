@@ -4,6 +4,7 @@ mod agent;
 mod approve;
 mod check;
 mod client;
+mod cluster;
 mod demo;
 mod error;
 mod hub;
@@ -56,8 +57,10 @@ enum Command {
     Token(token::Args),
     /// Lets a cluster that waits, or its new key, into the fleet
     Approve(approve::ApproveArgs),
-    /// Refuses a cluster that waits
+    /// Refuses a cluster that waits, or the new key of a known one
     Deny(approve::DenyArgs),
+    /// Forgets clusters
+    Cluster(cluster::Args),
     /// Shows what the hub follows, which clusters are in sync and what is wrong
     Status(status::Args),
 }
@@ -98,6 +101,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Token(args) => token::run(args, out),
         Command::Approve(args) => approve::approve(&args, out),
         Command::Deny(args) => approve::deny(&args, out),
+        Command::Cluster(args) => cluster::run(&args, out),
         Command::Status(args) => status::run(&args, out),
     }
 }

@@ -5,6 +5,8 @@
 //!                  └──── automatic, or approved in hub/ ────►┘               Pending ─deny─► Denied
 //! ```
 
+mod change;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +21,8 @@ use crate::core::selector::{MAX_LABELS, check_label};
 use crate::core::state::ClusterRecord;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 use crate::core::taint::Taint;
+
+pub use change::{Basis, ClusterChange, change};
 
 /// The longest cluster name: its dedicated namespace `clusternet-<name>` must be a namespace name.
 const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
@@ -44,8 +48,29 @@ pub enum Edit {
         /// Whether the new key that waits becomes the registered one.
         replace_key: bool,
     },
-    /// A person refuses a cluster that waits.
+    /// A person lets this new key of a cluster in, and no other that may have come meanwhile.
+    ApproveKey {
+        /// Name or id.
+        cluster: String,
+        /// The key's digest.
+        key: String,
+    },
+    /// A person refuses a cluster that waits, or the new key of one that belongs to the fleet.
     Deny {
+        /// Name or id.
+        cluster: String,
+    },
+    /// A person changes labels or taints.
+    Change {
+        /// Which.
+        cluster: ClusterId,
+        /// What.
+        change: ClusterChange,
+        /// What it was made from, where that must not have changed meanwhile.
+        basis: Option<Basis>,
+    },
+    /// A person forgets a cluster. What it runs stays as it is.
+    Remove {
         /// Name or id.
         cluster: String,
     },
@@ -70,9 +95,14 @@ impl Edit {
     pub const fn trigger(&self) -> &'static str {
         match self {
             Edit::ReportLabels { .. } => "labels",
-            Edit::Register { .. } | Edit::Approve { .. } | Edit::Deny { .. } | Edit::AddToken(_) | Edit::RemoveToken { .. } => {
-                "registration"
-            }
+            Edit::Change { .. } => "cluster",
+            Edit::Remove { .. } => "removal",
+            Edit::Register { .. }
+            | Edit::Approve { .. }
+            | Edit::ApproveKey { .. }
+            | Edit::Deny { .. }
+            | Edit::AddToken(_)
+            | Edit::RemoveToken { .. } => "registration",
         }
     }
 }
@@ -107,7 +137,12 @@ pub fn apply(
             register(registrations, spec, (key, at), *token, stated, approval).map(registered)
         }
         Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(registered),
+        Edit::ApproveKey { cluster, key } => approve_key(registrations, cluster, key).map(registered),
         Edit::Deny { cluster } => deny(registrations, cluster).map(registered),
+        Edit::Change { cluster, change, basis } => {
+            change_cluster(registrations, cluster, change, basis.as_ref(), stated).map(registered)
+        }
+        Edit::Remove { cluster } => remove(registrations, cluster, stated).map(registered),
         Edit::ReportLabels { cluster, labels } => report_labels(registrations, cluster, labels).map(registered),
         Edit::AddToken(token) => {
             registrations.tokens.insert(token.id.clone(), token.clone());
@@ -334,17 +369,67 @@ fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) 
     Ok(known.clone())
 }
 
+fn approve_key(registrations: &mut Registrations, cluster: &str, key: &str) -> Result<Registration, Refusal> {
+    let known = find(registrations, cluster)?;
+    let waiting = known.pending_key_digest.as_deref();
+    if waiting != Some(key) {
+        let message = format!(
+            "the key that waits for cluster {:?} is {}, not {key}; look at it again",
+            known.cluster_name,
+            waiting.unwrap_or("none")
+        );
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    approve(registrations, cluster, true)
+}
+
 fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration, Refusal> {
     let known = find(registrations, cluster)?;
-    if known.decision == Decision::Approved {
+    if known.decision == Decision::Approved && known.pending_key_digest.is_none() {
         let message = format!(
-            "cluster {:?} belongs to the fleet already; deny refuses clusters that wait",
+            "cluster {:?} belongs to the fleet already and no new key of it waits; `branchline cluster remove` forgets a cluster",
             known.cluster_name
         );
         return Err(Refusal::new(409, "Conflict", message));
     }
-    known.decision = Decision::Denied;
+    known.pending_key_digest = None;
+    if known.decision != Decision::Approved {
+        known.decision = Decision::Denied;
+    }
     Ok(known.clone())
+}
+
+fn change_cluster(
+    registrations: &mut Registrations,
+    cluster: &ClusterId,
+    change: &ClusterChange,
+    basis: Option<&Basis>,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+) -> Result<Registration, Refusal> {
+    let known = registrations.clusters.get_mut(cluster);
+    let known = known.ok_or_else(|| not_found(format!("cluster {cluster} does not belong to the fleet any more")))?;
+    let definition = stated.get(&known.cluster_name).and_then(Reading::valid);
+    change::apply(known, change, basis, definition.map(AsRef::as_ref))?;
+    Ok(known.clone())
+}
+
+/// Forgets a cluster, unless git goes on speaking about it: it would let the agent in again.
+fn remove(
+    registrations: &mut Registrations,
+    cluster: &str,
+    stated: &BTreeMap<String, Reading<ClusterDefinition>>,
+) -> Result<Registration, Refusal> {
+    let known = find(registrations, cluster)?.clone();
+    if let Some(definition) = stated.get(&known.cluster_name).and_then(Reading::valid) {
+        let place = &definition.definition;
+        let message = format!(
+            "{}:{} states cluster {:?}; remove it there first, commit and push, or its agent is let in again",
+            place.file, place.line, known.cluster_name
+        );
+        return Err(Refusal::new(409, "Conflict", message));
+    }
+    registrations.clusters.remove(&known.cluster_id);
+    Ok(known)
 }
 
 /// The labels of its nodes change with a cluster; what else it asked for stays as it was approved.
@@ -384,235 +469,4 @@ pub fn record(known: &Registration) -> Option<ClusterRecord> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-    use crate::core::ids::ObjectId;
-    use crate::core::index::Definition;
-    use crate::core::object::Object;
-
-    fn spec(id: char, name: &str) -> RegistrationSpec {
-        let id = format!("{id}d0c9d5f-7a77-4a9e-8b7c-6e1b7b6f1a2b");
-        serde_json::from_value(serde_json::json!({"clusterId": id, "clusterName": name})).unwrap()
-    }
-
-    fn key(text: &str) -> KeyDigest {
-        KeyDigest::of_public_key(text.as_bytes())
-    }
-
-    fn ask(
-        all: &mut Registrations,
-        spec: RegistrationSpec,
-        k: &str,
-        token: bool,
-        approval: Approval,
-    ) -> Result<Registration, Refusal> {
-        match apply(
-            all,
-            &Edit::Register {
-                spec,
-                key: key(k),
-                token,
-                at: "2026-01-01T00:00:00Z".to_owned(),
-            },
-            &BTreeMap::new(),
-            approval,
-        )? {
-            Edited::Registration(registration) => Ok(*registration),
-            Edited::Token => panic!("a registration gives a registration"),
-        }
-    }
-
-    #[test]
-    fn a_token_lets_a_cluster_in_and_its_key_renews() {
-        let mut all = Registrations::default();
-        assert_eq!(
-            ask(&mut all, spec('a', "east"), "k", false, Approval::Automatic)
-                .unwrap_err()
-                .code,
-            401
-        );
-        let registration = ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
-        assert_eq!(
-            (registration.decision, registration.dedicated_namespace.as_str()),
-            (Decision::Approved, "clusternet-east")
-        );
-        let before = all.clone();
-        ask(&mut all, spec('a', "other"), "k", false, Approval::Automatic).unwrap();
-        assert_eq!(all, before, "renewal with the same key writes nothing");
-    }
-
-    #[test]
-    fn a_taken_name_says_by_whom() {
-        let mut all = Registrations::default();
-        ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
-        let refusal = ask(&mut all, spec('b', "east"), "k2", true, Approval::Automatic).unwrap_err();
-        assert!(
-            refusal.code == 409 && refusal.message.contains("belong to cluster ad0c9d5f"),
-            "{refusal}"
-        );
-    }
-
-    #[test]
-    fn a_new_key_waits_for_a_person() {
-        let mut all = Registrations::default();
-        ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
-        assert_eq!(
-            ask(&mut all, spec('a', "east"), "new", false, Approval::Automatic)
-                .unwrap_err()
-                .code,
-            403
-        );
-        let waiting = ask(&mut all, spec('a', "east"), "new", true, Approval::Automatic).unwrap();
-        assert_eq!(
-            (waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()),
-            (key("k").as_str(), Some(key("new").as_str()))
-        );
-        let edit = Edit::Approve {
-            cluster: "east".to_owned(),
-            replace_key: true,
-        };
-        apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
-        assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
-    }
-
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    fn report(all: &mut Registrations, id: char, reported: &[(&str, &str)]) -> Result<Edited, Refusal> {
-        let edit = Edit::ReportLabels {
-            cluster: spec(id, "").cluster_id,
-            labels: NodeLabels::admit(labels(reported)).0,
-        };
-        apply(all, &edit, &BTreeMap::new(), Approval::Manual)
-    }
-
-    #[test]
-    fn a_cluster_of_the_fleet_reports_the_labels_of_its_nodes() {
-        let mut all = Registrations::default();
-        let mut asked = spec('a', "east");
-        asked.cluster_labels = labels(&[("region", "eu"), ("node.clusternet.io/zone", "a")]);
-        ask(&mut all, asked, "k", true, Approval::Automatic).unwrap();
-        report(&mut all, 'a', &[("node.clusternet.io/gpu", "yes"), ("region", "us")]).unwrap();
-        let fleet = approved(&all);
-        let has = &fleet[0].cluster.labels;
-        assert_eq!(
-            (has["region"].as_str(), has["node.clusternet.io/gpu"].as_str()),
-            ("eu", "yes")
-        );
-        assert!(!has.contains_key("node.clusternet.io/zone"), "{has:?}");
-        let before = all.clone();
-        report(&mut all, 'a', &[("node.clusternet.io/gpu", "yes")]).unwrap();
-        assert_eq!(all, before, "the same again writes nothing");
-    }
-
-    #[test]
-    fn whoever_is_not_of_the_fleet_reports_in_vain() {
-        let mut all = Registrations::default();
-        ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap();
-        let before = all.clone();
-        for id in ['a', 'b'] {
-            assert_eq!(
-                report(&mut all, id, &[("node.clusternet.io/gpu", "yes")]).unwrap_err().code,
-                404
-            );
-        }
-        assert_eq!(all, before);
-    }
-
-    #[test]
-    fn by_hand_a_cluster_waits() {
-        let mut all = Registrations::default();
-        assert_eq!(
-            ask(&mut all, spec('a', "east"), "k", true, Approval::Manual)
-                .unwrap()
-                .decision,
-            Decision::Pending
-        );
-        assert!(approved(&all).is_empty());
-        let typo = Edit::Approve {
-            cluster: "esat".to_owned(),
-            replace_key: false,
-        };
-        assert!(
-            apply(&mut all, &typo, &BTreeMap::new(), Approval::Manual)
-                .unwrap_err()
-                .message
-                .contains("east")
-        );
-        let edit = Edit::Approve {
-            cluster: "east".to_owned(),
-            replace_key: false,
-        };
-        apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
-        assert_eq!(approved(&all).len(), 1);
-    }
-
-    fn stated(name: &str, namespace: Option<&str>, id: Option<char>) -> BTreeMap<String, Reading<ClusterDefinition>> {
-        let object = serde_json::json!({"apiVersion": "clusters.clusternet.io/v1beta1", "kind": "ManagedCluster", "metadata": {"name": name}});
-        let definition = ClusterDefinition {
-            definition: Definition {
-                object: Object::from_value(object).unwrap().into(),
-                digest: ObjectId::EMPTY_TREE,
-                file: "hub/clusters.yaml".into(),
-                line: 1,
-                text: None,
-            },
-            name: name.to_owned(),
-            namespace: namespace.map(str::to_owned),
-            cluster_id: id.map(|id| spec(id, "").cluster_id),
-            labels: BTreeMap::new(),
-            taints: None,
-        };
-        BTreeMap::from([(name.to_owned(), Reading::Valid(definition.into()))])
-    }
-
-    fn register(spec: RegistrationSpec, stated: &BTreeMap<String, Reading<ClusterDefinition>>) -> Result<Edited, Refusal> {
-        let edit = Edit::Register {
-            spec,
-            key: key("k"),
-            token: true,
-            at: "2026-01-01T00:00:00Z".to_owned(),
-        };
-        apply(&mut Registrations::default(), &edit, stated, Approval::Automatic)
-    }
-
-    #[test]
-    fn what_cannot_be_a_label_or_type_is_refused_by_name() {
-        let mut asked = spec('a', "east");
-        asked.cluster_labels = BTreeMap::from([("region".to_owned(), "no spaces".to_owned())]);
-        let refusal = register(asked.clone(), &BTreeMap::new()).unwrap_err();
-        assert!(refusal.code == 422 && refusal.message.contains("\"region\""), "{refusal}");
-        asked.cluster_labels.clear();
-        asked.cluster_type = "\u{1b}[31m".to_owned();
-        assert_eq!(register(asked.clone(), &BTreeMap::new()).unwrap_err().code, 422);
-        asked.cluster_type = "EdgeCluster".to_owned();
-        asked.cluster_namespace = "../../x".to_owned();
-        assert_eq!(register(asked, &BTreeMap::new()).unwrap_err().code, 422);
-    }
-
-    #[test]
-    fn nobody_gets_the_namespace_that_git_keeps_for_another_cluster() {
-        let mut asked = spec('a', "east");
-        asked.cluster_namespace = "prod".to_owned();
-        let refusal = register(asked.clone(), &stated("west", Some("prod"), None)).unwrap_err();
-        assert!(refusal.code == 409 && refusal.message.contains("west"), "{refusal}");
-        asked.cluster_namespace = "clusternet-west".to_owned();
-        assert_eq!(register(asked.clone(), &stated("west", None, None)).unwrap_err().code, 409);
-        assert!(
-            register(asked, &stated("east", Some("prod"), None)).is_ok(),
-            "what git says of this cluster counts"
-        );
-    }
-
-    #[test]
-    fn a_later_commit_approves_who_waits() {
-        let mut all = Registrations::default();
-        ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap();
-        approve_stated(&mut all, &stated("east", None, Some('b')));
-        assert!(approved(&all).is_empty(), "the id is another cluster's");
-        approve_stated(&mut all, &stated("east", None, Some('a')));
-        assert_eq!(approved(&all).len(), 1);
-    }
-}
+mod tests;

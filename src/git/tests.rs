@@ -53,6 +53,7 @@ fn writes_packs_that_git_accepts_and_moves_refs_by_compare_and_swap() {
             parent: None,
             tree: id,
             message: "one\n",
+            author: None,
             time: 1,
         };
         let first = repo.commit(&commit).unwrap();
@@ -107,6 +108,7 @@ fn packs_are_joined_once_they_are_many() {
             parent,
             tree: root,
             message: "round\n",
+            author: None,
             time: round,
         };
         parent = Some(repo.commit(&commit).unwrap());

@@ -28,6 +28,8 @@ pub struct Commit<'a> {
     pub tree: ObjectId,
     /// The whole message.
     pub message: &'a str,
+    /// The user who asked for it; nobody for what the hub does by itself.
+    pub author: Option<&'a str>,
     /// Seconds since 1970.
     pub time: i64,
 }
@@ -117,6 +119,9 @@ impl Repo {
         let repository = self.handle()?;
         let failed = |what: &str| RepoError::git(format!("{what} for {}", commit.reference));
         let signature = Signature::new(NAME, EMAIL, &Time::new(commit.time, 0)).map_err(failed("make a signature"))?;
+        let author = commit.author.map(|user| author(user, commit.time)).transpose();
+        let author = author.map_err(failed("make a signature"))?;
+        let author = author.as_ref().unwrap_or(&signature);
         let tree = repository.find_tree(oid(commit.tree)).map_err(failed("find the tree"))?;
         let parent = commit
             .parent
@@ -125,7 +130,7 @@ impl Repo {
             .map_err(failed("find the parent"))?;
         let parents: Vec<_> = parent.iter().collect();
         let id = repository
-            .commit(None, &signature, &signature, commit.message, &tree, &parents)
+            .commit(None, author, &signature, commit.message, &tree, &parents)
             .map_err(failed("write the commit"))?;
         move_reference(&repository, commit, id)?;
         Ok(object_id(id))
@@ -139,6 +144,7 @@ impl Repo {
             parent: from,
             tree: to,
             message: "",
+            author: None,
             time: 0,
         };
         move_reference(&repository, &commit, oid(to))
@@ -160,6 +166,23 @@ impl Repo {
             author: format!("{name} <{email}>"),
         })
     }
+}
+
+/// The signature of a user: an address where the name is one, else one that says that it is a user of the hub.
+fn author(user: &str, time: i64) -> Result<Signature<'static>, git2::Error> {
+    // Git keeps name and address between these characters.
+    let name: String = user.chars().filter(|c| !c.is_control() && !['<', '>'].contains(c)).collect();
+    let name = match name.trim() {
+        "" => "unknown",
+        name => name,
+    };
+    let email = match name.contains('@') && !name.contains(' ') {
+        true => name.to_owned(),
+        false => format!("{}@users.branchline.io", name.replace(' ', "-")),
+    };
+    let time = Time::new(time, 0);
+    // Git refuses names of nothing but its own punctuation.
+    Signature::new(name, &email, &time).or_else(|_| Signature::new("unknown", "unknown@users.branchline.io", &time))
 }
 
 fn move_reference(repository: &Repository, commit: &Commit<'_>, to: Oid) -> Result<(), WriteError> {

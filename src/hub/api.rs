@@ -1,17 +1,21 @@
-//! The hub's read-only Kubernetes API: a [`Backend`] over the projected store. What git owns is changed in git, and a refusal says where.
+//! The hub's Kubernetes API: a [`Backend`] over the projected store. What git owns is changed in git, and a refusal says where; what may be
+//! written is in [`super::writes`].
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::editing::Editor;
 use super::kinds;
 use super::projection::SOURCE_ANNOTATION;
 use super::revision::Revision;
+use super::self_reviews;
+use crate::core::access::User;
 use crate::core::api::APPS_GROUP;
 use crate::core::state::subscription_of;
 use crate::kubeapi::{
-    Action, ApiError, Backend, Catalog, HealthCheck, Resource, ServerVersion, Store, Target, WriteOptions, Written,
+    Action, ApiError, Backend, Catalog, HealthCheck, Outcome, Resource, ServerVersion, Store, Target, WriteOptions, Written,
     clusternet_schemas,
 };
 
@@ -23,18 +27,20 @@ const KUBERNETES_MINOR: &str = "35";
 pub struct HubApi {
     catalog: Arc<Catalog>,
     store: Arc<Store>,
-    revisions: watch::Receiver<Arc<Revision>>,
+    pub(super) revisions: watch::Receiver<Arc<Revision>>,
+    pub(super) editor: Editor,
     /// The source repository, for messages.
     source: String,
 }
 
 impl HubApi {
     /// An API over a store that somebody else fills.
-    pub fn new(store: Arc<Store>, revisions: watch::Receiver<Arc<Revision>>, source: String) -> Self {
+    pub fn new(store: Arc<Store>, revisions: watch::Receiver<Arc<Revision>>, source: String, editor: Editor) -> Self {
         HubApi {
             catalog: Arc::new(Catalog::new(kinds::resources())),
             store,
             revisions,
+            editor,
             source,
         }
     }
@@ -92,8 +98,28 @@ impl Backend for HubApi {
         ApiError::method_not_allowed_because(target.resource, target.name, &self.owner(target))
     }
 
-    async fn write(&self, target: &Target<'_>, _action: Action, _options: &WriteOptions) -> Result<Written, ApiError> {
-        Err(self.refusal(target))
+    async fn write(&self, target: &Target<'_>, action: Action, options: &WriteOptions) -> Result<Written, ApiError> {
+        match (&*target.resource.plural, action) {
+            ("managedclusters", Action::Delete(asked)) => self.remove_cluster(target, &asked, options).await,
+            ("managedclusters", action @ (Action::Update(_) | Action::Patch(..))) => {
+                self.change_cluster(target, action, options).await
+            }
+            ("clusterregistrationrequests", Action::Delete(asked)) => self.forget_request(target, &asked, options).await,
+            ("clusterregistrationrequests", action @ (Action::Update(_) | Action::Patch(..))) => {
+                self.decide(target, action, options).await
+            }
+            ("selfsubjectreviews" | "selfsubjectaccessreviews" | "selfsubjectrulesreviews", Action::Create(question)) => {
+                let user = User {
+                    name: options.user.clone(),
+                    groups: options.groups.clone(),
+                    ..User::default()
+                };
+                let policy = self.revisions.borrow().policy.clone();
+                let answer = self_reviews::answer(&question, &user, &policy)?;
+                Ok(Outcome::Created(Arc::new(answer)).into())
+            }
+            _ => Err(self.refusal(target)),
+        }
     }
 }
 

@@ -14,15 +14,15 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::answer::refused;
 use super::ca::{CertificateAuthority, CertificateRequest};
+use super::editing::Editor;
 use super::listener::Peer;
 use super::registry::{Registry, seconds};
 use super::revision::Revision;
-use super::writer::Wake;
 use crate::core::access::{KeyDigest, Refusal, User};
 use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
@@ -39,8 +39,6 @@ pub const ADMIN_PATH: &str = "/apis/branchline.io/v1alpha1/";
 const BODY_LIMIT: usize = 256 << 10;
 /// The longest description of a token.
 const MAX_DESCRIPTION: usize = 253;
-/// How long an edit may wait for its commit.
-const EDIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Answers registrations and administration.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ pub struct Endpoints {
     /// Live facts.
     pub registry: Arc<Registry>,
     /// To the writer.
-    pub wakes: mpsc::Sender<Wake>,
+    pub editor: Editor,
     /// Signs certificates.
     pub authority: Arc<CertificateAuthority>,
     /// Life of an agent's certificate.
@@ -131,7 +129,7 @@ impl Endpoints {
             token: token?,
             at: seconds(Timestamp::now()),
         };
-        match self.edit(edit).await? {
+        match self.editor.edit(edit).await? {
             Edited::Registration(registration) => Ok(*registration),
             Edited::Token => Err(Refusal::new(
                 500,
@@ -196,25 +194,6 @@ impl Endpoints {
         }
     }
 
-    async fn edit(&self, edit: Edit) -> Result<Edited, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let busy = |message: &str| Refusal {
-            retry_after_seconds: 1,
-            ..Refusal::new(503, "ServiceUnavailable", message)
-        };
-        self.wakes
-            .send(Wake::Edit(edit, reply))
-            .await
-            .map_err(|_| busy("the hub is going away; try again"))?;
-        match tokio::time::timeout(EDIT_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(busy("the hub is going away; try again")),
-            Err(_) => Err(busy(
-                "the state branch was not written in time; look at the hub's log and try again",
-            )),
-        }
-    }
-
     /// The answer to the command line's requests, once the user was let in.
     pub async fn administer(&self, user: &User, request: Request<Incoming>) -> Response<Body> {
         match self.try_administer(&user.name, request).await {
@@ -232,7 +211,8 @@ impl Endpoints {
             (&Method::GET, ["tokens"]) => Ok((StatusCode::OK, self.tokens())),
             (&Method::POST, ["tokens"]) => self.create_token(read(request).await?, user).await,
             (&Method::DELETE, ["tokens", id]) => {
-                self.edit(Edit::RemoveToken { id: (*id).to_owned() }).await?;
+                let edit = Edit::RemoveToken { id: (*id).to_owned() };
+                self.editor.edit_for(user, edit).await?;
                 info!(user, id, "token revoked");
                 Ok((StatusCode::OK, json!({"id": id})))
             }
@@ -243,14 +223,17 @@ impl Endpoints {
                     replace_key: asked.replace_key,
                 };
                 info!(user, cluster, "approve");
-                self.decided(edit).await
+                self.decided(user, edit).await
             }
             (&Method::POST, ["clusters", cluster, "deny"]) => {
                 info!(user, cluster, "deny");
-                self.decided(Edit::Deny {
-                    cluster: (*cluster).to_owned(),
-                })
-                .await
+                let cluster = (*cluster).to_owned();
+                self.decided(user, Edit::Deny { cluster }).await
+            }
+            (&Method::DELETE, ["clusters", cluster]) => {
+                info!(user, cluster, "remove");
+                let cluster = (*cluster).to_owned();
+                self.decided(user, Edit::Remove { cluster }).await
             }
             _ => Err(Refusal::new(
                 404,
@@ -260,8 +243,8 @@ impl Endpoints {
         }
     }
 
-    async fn decided(&self, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
-        match self.edit(edit).await? {
+    async fn decided(&self, user: &str, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
+        match self.editor.edit_for(user, edit).await? {
             Edited::Registration(known) => Ok((StatusCode::OK, serde_json::to_value(known).unwrap_or_default())),
             Edited::Token => Ok((StatusCode::OK, Value::Null)),
         }
@@ -280,7 +263,7 @@ impl Endpoints {
             expires: expires.clone(),
             description: cut(&asked.description, MAX_DESCRIPTION),
         };
-        self.edit(Edit::AddToken(stored)).await?;
+        self.editor.edit_for(user, Edit::AddToken(stored)).await?;
         info!(user, id, expires, "token created");
         let answer = json!({"id": id, "token": token, "expires": expires, "caHash": self.authority.hash()});
         Ok((StatusCode::CREATED, answer))

@@ -8,8 +8,10 @@ use super::projection::SOURCE_ANNOTATION;
 use crate::core::api::{APPS_GROUP, APPS_VERSION};
 use crate::core::text::cut;
 use crate::kubeapi::table::{ColumnDefinition, Columns, age, age_of, column, list, name_column, text, wide};
-use crate::kubeapi::{READ_ONLY, Resource, ResourceId, clusternet_resources, component_of};
+use crate::kubeapi::{READ_ONLY, Resource, ResourceId, clusternet_resources, component_of, review_resources};
 
+/// Verbs of what the hub owns and people decide about.
+const CHANGEABLE: &[&str] = &["delete", "get", "list", "patch", "update", "watch"];
 /// How much of a reason fits into a table.
 const REASON_BYTES: usize = 100;
 
@@ -21,6 +23,7 @@ pub(super) fn resources() -> Vec<Resource> {
         events("events.k8s.io", "v1", "NewEvent"),
     ];
     all.extend(clusternet_resources().into_iter().map(as_shown));
+    all.extend(review_resources());
     all
 }
 
@@ -122,13 +125,14 @@ fn as_shown(resource: Resource) -> Resource {
             .printed(DESCRIPTION)
             .selectable_by(&["spec.deployer", "status.phase"]),
         "managedclusters" => resource
+            .with_verbs(CHANGEABLE)
             .printed(CLUSTER)
             .selectable_by(&["spec.clusterId", "spec.clusterType"]),
-        "clusterregistrationrequests" => {
-            resource
-                .printed(REQUEST)
-                .selectable_by(&["spec.clusterId", "spec.clusterName", "status.result"])
-        }
+        "clusterregistrationrequests" => resource
+            .with_verbs(CHANGEABLE)
+            .with_status()
+            .printed(REQUEST)
+            .selectable_by(&["spec.clusterId", "spec.clusterName", "status.result"]),
         "subscriptions" => resource.printed(SUBSCRIPTION),
         "localizations" | "globalizations" => {
             resource

@@ -18,6 +18,7 @@ use super::api::HubApi;
 use super::auth::{Authentication, Authenticator, TokenFile, TokenFileError};
 use super::ca::{CaError, CertificateAuthority};
 use super::data::{DataDirectory, DataError};
+use super::editing::Editor;
 use super::endpoints::Endpoints;
 use super::gate::Gate;
 use super::listener::{self, PortSettings};
@@ -367,11 +368,16 @@ impl Parts {
         let endpoints = Endpoints {
             revisions: self.revisions.clone(),
             registry: Arc::clone(&registry),
-            wakes: self.wakes.clone(),
+            editor: Editor::new(self.wakes.clone()),
             authority: Arc::clone(&self.authority),
             certificate_lifetime: self.config.certificate_lifetime,
         };
-        let api = Arc::new(HubApi::new(store, self.revisions.clone(), self.config.source.to_string()));
+        let api = Arc::new(HubApi::new(
+            store,
+            self.revisions.clone(),
+            self.config.source.to_string(),
+            Editor::new(self.wakes.clone()),
+        ));
         Router {
             acceptor: Acceptor::new(Arc::clone(&registry), TunnelSettings::hub(), self.stop.clone()),
             proxy: Proxy::new(registry, Arc::clone(&gate)),

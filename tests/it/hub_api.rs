@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use branchline::hub::HubConfig;
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -68,38 +69,53 @@ stringData: {password: hunter2}
 ";
 
 /// A hub over a repository with a shop, and its administrator's kubectl.
-struct Shop {
-    source: GitRepo,
-    home: TempDir,
-    hub: WholeHub,
+pub(crate) struct Shop {
+    pub(crate) source: GitRepo,
+    pub(crate) home: TempDir,
+    pub(crate) hub: WholeHub,
 }
 
 impl Shop {
-    async fn open() -> Shop {
+    pub(crate) async fn open() -> Shop {
+        Shop::open_with(|_| {}).await
+    }
+
+    /// The same with another configuration of the hub.
+    pub(crate) async fn open_with(change: impl FnOnce(&mut HubConfig)) -> Shop {
         let (source, home) = (GitRepo::with(&[("shop.yaml", SHOP), ("more.yaml", MORE)]), home());
-        let hub = WholeHub::start(config(&source, &home)).await;
+        let mut config = config(&source, &home);
+        change(&mut config);
+        let hub = WholeHub::start(config).await;
         hub.until("the source was read", |status| status["source"].is_string()).await;
         Shop { source, home, hub }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// Stops the hub and starts it again on the same data.
+    pub(crate) async fn restart(self) -> Shop {
+        let Shop { source, home, hub } = self;
+        hub.stop().await;
+        let hub = WholeHub::start(config(&source, &home)).await;
+        Shop { source, home, hub }
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.home.path().join("data/admin.kubeconfig")
     }
 
     /// Runs kubectl while the hub goes on in other threads.
-    fn kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
         tokio::task::block_in_place(|| apiserver::kubectl(&self.kubeconfig(), arguments))
     }
 
     /// Writes a file for kubectl; its path.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.home.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     /// Waits until kubectl prints what is wanted.
-    fn wait(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
         tokio::task::block_in_place(|| {
             wait_until(&format!("kubectl {arguments:?} is as wanted"), || {
                 let output = apiserver::kubectl(&self.kubeconfig(), arguments);
@@ -110,7 +126,7 @@ impl Shop {
     }
 
     /// A cluster whose tunnel stands and whose API server is ready.
-    async fn join(&self, number: u8, name: &str) -> Joined {
+    pub(crate) async fn join(&self, number: u8, name: &str) -> Joined {
         let token = self.hub.token(None).await;
         let candidate = Candidate::new(number, name);
         let certificate = candidate.certificate(&self.hub, Some(&token)).await;
@@ -282,12 +298,9 @@ async fn ages_outlive_the_hub() {
         ("base", "clusternet-east", "shop.web"),
     ];
     let before = all.map(|(what, namespace, name)| born(what, namespace, name));
-    let Shop { source, home, hub } = shop;
-    hub.stop().await;
     // Ages are told in whole seconds: the next one has to be another.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let hub = WholeHub::start(config(&source, &home)).await;
-    let shop = Shop { source, home, hub };
+    let shop = shop.restart().await;
     let born = |what: &str, namespace: &str, name: &str| {
         let path = "jsonpath={.metadata.creationTimestamp}";
         shop.wait(&["get", what, "-n", namespace, name, "-o", path], |out| out.ends_with('Z'))

@@ -24,6 +24,7 @@ mod harness;
 mod hub;
 mod hub_api;
 mod hub_repositories;
+mod hub_writes;
 mod impersonation;
 mod kubectl;
 mod plan;

@@ -82,6 +82,7 @@ fn fill(repo: &Repo) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         parent: None,
         tree,
         message,
+        author: None,
         time,
     })?;
     repo.set_default_branch("main")?;

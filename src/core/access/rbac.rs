@@ -151,7 +151,7 @@ pub struct AccessObjects {
 pub enum AllowedBy {
     /// Membership of [`ADMINS`].
     Administrators,
-    /// What every authenticated user may read.
+    /// What every authenticated user may read, and ask about himself.
     Discovery,
     /// A rule of this role, by this binding.
     Rule {
@@ -218,18 +218,39 @@ impl Policy {
         if user.groups.iter().any(|group| group == ADMINS) {
             return Some(AllowedBy::Administrators);
         }
-        if is_discovery(user, attributes) {
+        if is_discovery(user, attributes) || is_about_oneself(user, attributes) {
             return Some(AllowedBy::Discovery);
         }
+        self.grants_of(user).find_map(|grant| grant.decide(attributes))
+    }
+
+    /// The rules that bindings give the user in a namespace, those for the whole hub included.
+    pub fn rules_of(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
+        let everything = || PolicyRule {
+            verbs: vec!["*".to_owned()],
+            api_groups: vec!["*".to_owned()],
+            resources: vec!["*".to_owned()],
+            resource_names: Vec::new(),
+            non_resource_urls: vec!["*".to_owned()],
+        };
+        if user.groups.iter().any(|group| group == ADMINS) {
+            return vec![everything()];
+        }
+        let reaches = |grant: &&Grant| grant.binding.namespace.is_empty() || grant.binding.namespace == namespace;
+        let grants = self.grants_of(user).filter(reaches);
+        grants.flat_map(|grant| grant.rules.iter().cloned()).collect()
+    }
+
+    fn grants_of(&self, user: &User) -> impl Iterator<Item = &Grant> {
         let own = Subject::User(user.name.clone());
         let all = implied_group(user).map(|group| Subject::Group(group.to_owned()));
-        let groups = user.groups.iter().cloned().map(Subject::Group);
+        let groups: Vec<Subject> = user.groups.iter().cloned().map(Subject::Group).collect();
         std::iter::once(own)
             .chain(all)
             .chain(groups)
             .filter_map(|subject| self.by_subject.get(&subject))
             .flatten()
-            .find_map(|index| self.grants[*index].decide(attributes))
+            .map(|index| &self.grants[*index])
     }
 }
 
@@ -261,6 +282,20 @@ fn is_discovery(user: &User, attributes: &Attributes) -> bool {
     };
     let reads = ["get", "head"].contains(&attributes.verb.as_str());
     reads && user.name != ANONYMOUS && DISCOVERY.iter().any(|url| matches_path(url, path))
+}
+
+/// What everybody may ask about himself, as under kube-apiserver's ClusterRole `system:basic-user`.
+fn is_about_oneself(user: &User, attributes: &Attributes) -> bool {
+    const REVIEWS: [(&str, &str); 3] = [
+        ("authentication.k8s.io", "selfsubjectreviews"),
+        ("authorization.k8s.io", "selfsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectrulesreviews"),
+    ];
+    let Target::Resource(asked) = &attributes.target else {
+        return false;
+    };
+    let review = (asked.group.as_str(), asked.resource.as_str());
+    attributes.verb == "create" && user.name != ANONYMOUS && REVIEWS.contains(&review)
 }
 
 /// A role's own rules, or those of the ClusterRoles that it aggregates, which may aggregate others in turn.

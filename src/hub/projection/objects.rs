@@ -87,7 +87,11 @@ pub(super) fn managed_cluster(revision: &Revision, record: &ClusterRecord, facts
     status["conditions"] = Value::Array(facts.conditions);
     let (desired, applied) = facts.descriptions;
     status["descriptions"] = json!({"desired": desired, "applied": applied});
-    if let Some(taint) = facts.taint {
+    let stated = |taint: &&Taint| {
+        let mut taints = record.cluster.taints.iter();
+        taints.any(|own| (&own.key, own.effect) == (&taint.key, taint.effect))
+    };
+    if let Some(taint) = facts.taint.filter(|taint| !stated(taint)) {
         let mut taints = record.cluster.taints.clone();
         taints.push(taint.clone());
         object["spec"]["taints"] = taints.iter().map(|taint| json!(taint.spec())).collect();

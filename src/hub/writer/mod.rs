@@ -5,6 +5,7 @@
 //! ```
 //! At most one run is in progress and one is requested: wakes that wait are taken together.
 
+mod committing;
 mod problems;
 mod pushing;
 mod rights;
@@ -12,12 +13,12 @@ mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use imbl::OrdMap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use self::problems::Problems;
 pub use self::pushing::Pushed;
@@ -38,7 +39,7 @@ use crate::core::state::registrations::Registrations;
 use crate::core::state::{self, CommitMessage, State, TreeBuilder};
 use crate::core::text::with_causes;
 use crate::core::yaml::Limits;
-use crate::git::{Commit, Git, RepoError, WriteError};
+use crate::git::RepoError;
 
 /// Why a run is asked for.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub enum Wake {
     Live,
     /// A change of durable facts; answered after its commit.
     Edit(Edit, Reply),
+    /// The same, asked for by a user, who is the author of its commit.
+    EditBy(String, Edit, Reply),
 }
 
 /// Where an edit's answer goes.
@@ -119,9 +122,16 @@ pub struct Writer {
     revisions: watch::Sender<Arc<Revision>>,
 }
 
+/// Why a commit is made.
+struct Cause {
+    trigger: &'static str,
+    /// The user who asked for it.
+    author: Option<String>,
+}
+
 /// Wakes that are taken together.
 struct Batch {
-    trigger: &'static str,
+    cause: Cause,
     edits: Vec<(Edit, Reply)>,
     /// Whether what was not pushed is tried again.
     push: bool,
@@ -132,10 +142,18 @@ struct Batch {
 impl Batch {
     fn new(trigger: &'static str) -> Self {
         Batch {
-            trigger,
+            cause: Cause { trigger, author: None },
             edits: Vec::new(),
             push: trigger == "start",
             live: false,
+        }
+    }
+
+    /// Whether another wake belongs into the same commit: what users ask for is a commit of theirs alone.
+    fn takes(&self, wake: &Wake) -> bool {
+        match wake {
+            Wake::EditBy(user, ..) => self.cause.author.as_ref() == Some(user),
+            _ => self.cause.author.is_none(),
         }
     }
 }
@@ -231,10 +249,15 @@ impl Writer {
     /// Runs until all senders of wakes are gone. Blocks: give it a thread.
     pub fn run(mut self, mut wakes: mpsc::Receiver<Wake>, now: impl Fn() -> jiff::Timestamp) {
         self.guarded(Batch::new("start"), &now);
-        while let Some(first) = wakes.blocking_recv() {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| wakes.blocking_recv()) {
             let mut batch = Batch::new("source");
             self.note(first, &mut batch);
             while let Ok(more) = wakes.try_recv() {
+                if !batch.takes(&more) {
+                    next = Some(more);
+                    break;
+                }
                 self.note(more, &mut batch);
             }
             self.guarded(batch, &now);
@@ -245,23 +268,28 @@ impl Writer {
     fn note(&mut self, wake: Wake, batch: &mut Batch) {
         match wake {
             Wake::Source(by) => {
-                batch.trigger = by;
+                batch.cause.trigger = by;
                 batch.push = true;
             }
             Wake::Polled(fetched) => {
-                batch.trigger = "poll";
+                batch.cause.trigger = "poll";
                 batch.push = true;
                 self.problems.fetching = fetched.err();
             }
             Wake::Live => {
                 batch.live = true;
                 if batch.edits.is_empty() {
-                    batch.trigger = "live";
+                    batch.cause.trigger = "live";
                 }
             }
             Wake::Pushed(pushed) => batch.push |= self.note_pushed(pushed),
             Wake::Edit(edit, reply) => {
-                batch.trigger = edit.trigger();
+                batch.cause.trigger = edit.trigger();
+                batch.edits.push((edit, reply));
+            }
+            Wake::EditBy(user, edit, reply) => {
+                batch.cause.author = Some(user);
+                batch.cause.trigger = edit.trigger();
                 batch.edits.push((edit, reply));
             }
         }
@@ -283,7 +311,11 @@ impl Writer {
 
     fn run_once(&mut self, batch: Batch, now: &impl Fn() -> jiff::Timestamp) {
         let mut phases = Phases::default();
-        let moved = match self.follow_source(&mut phases) {
+        // What a user asks for is carried out over the source as it was read last: what was pushed meanwhile is not that user's commit.
+        let by_user = batch.cause.author.is_some() && self.indexed;
+        let followed = if by_user { Ok(false) } else { self.follow_source(&mut phases) };
+        let moved = match followed {
+            Ok(false) if by_user => false,
             Ok(moved) => {
                 self.problems.reading = None;
                 moved
@@ -301,7 +333,7 @@ impl Writer {
         let accepted = if moved || batch.live || !self.indexed || registrations != self.state.registrations {
             self.indexed = true;
             let outcome = self.compute(registrations, &mut phases);
-            self.accept(outcome, batch.trigger, edited, &phases, now)
+            self.accept(outcome, &batch.cause, edited, &phases, now)
         } else {
             self.finish_quiet_run(batch.push);
             Ok(())
@@ -399,7 +431,7 @@ impl Writer {
     fn accept(
         &mut self,
         outcome: Outcome,
-        trigger: &str,
+        cause: &Cause,
         edited: bool,
         phases: &Phases,
         now: &impl Fn() -> jiff::Timestamp,
@@ -412,7 +444,7 @@ impl Writer {
         let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error);
         let sticky = outcome.placed.iter().any(|placed| placed.placement.sticky);
         let follows = settled && !sticky && !edited && self.is_pushed(self.head);
-        match self.write(&outcome, trigger, phases, now) {
+        match self.write(&outcome, cause, phases, now) {
             Ok(()) => {
                 self.problems.writing = None;
                 self.state = Arc::new(outcome.state.clone());
@@ -451,117 +483,6 @@ impl Writer {
         follow_trees(&mut self.delivery.1, &self.delivered_state, &self.state);
         self.delivery.0 = self.generation;
         self.delivered_state = Arc::clone(&self.state);
-    }
-
-    /// Joins packs on a thread of their own, one such at a time.
-    fn keep_packs_few(&self) {
-        let repo = self.state_repository.repo.clone();
-        if !repo.needs_repack() || self.repacking.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let repacking = Arc::clone(&self.repacking);
-        let repack = move || {
-            match Git::new(repo.path()).and_then(|git| git.repack()) {
-                Ok(()) => info!(repository = %repo.path().display(), "packs joined"),
-                Err(error) => {
-                    warn!(error = %with_causes(&error), "the state repository's packs cannot be joined; reading gets slower")
-                }
-            }
-            repacking.store(false, Ordering::Release);
-        };
-        if std::thread::Builder::new().name("repack".to_owned()).spawn(repack).is_err() {
-            self.repacking.store(false, Ordering::Release);
-        }
-    }
-
-    fn write(
-        &mut self,
-        outcome: &Outcome,
-        trigger: &str,
-        phases: &Phases,
-        now: &impl Fn() -> jiff::Timestamp,
-    ) -> Result<(), String> {
-        let begun = Instant::now();
-        let tree = self.trees.build(&outcome.state);
-        let repo = &self.state_repository.repo;
-        let current = match self.head {
-            Some(head) => Some(repo.commit_info(head).map_err(|error| with_causes(&error))?.tree),
-            None => None,
-        };
-        if current == Some(tree.root) {
-            return Ok(());
-        }
-        let (objects, bytes) = repo.write_objects(&tree.objects).map_err(|error| with_causes(&error))?;
-        let message = CommitMessage {
-            subject: subject(outcome),
-            source: self.source_commit,
-            epoch: self.epoch,
-            generation: self.generation + 1,
-            trigger: trigger.to_owned(),
-        };
-        let text = message.to_string();
-        let commit = Commit {
-            reference: &self.state_repository.reference,
-            parent: self.head,
-            tree: tree.root,
-            message: &text,
-            time: now().as_second(),
-        };
-        match repo.commit(&commit) {
-            Ok(id) => {
-                self.head = Some(id);
-                self.generation += 1;
-                log_commit(id, &message, (objects, bytes), phases, begun.elapsed());
-                Ok(())
-            }
-            Err(WriteError::Moved { .. }) => {
-                self.check_foreign();
-                Err(self
-                    .problems
-                    .foreign
-                    .clone()
-                    .unwrap_or_else(|| "the state branch was moved by somebody else".to_owned()))
-            }
-            Err(error) => {
-                if repo.remove_stale_lock(commit.reference) {
-                    warn!(reference = commit.reference, "removed the lock that a killed process left");
-                }
-                Err(with_causes(&error))
-            }
-        }
-    }
-
-    /// Somebody else's commit on the state branch stops the writing: two writers would undo each other's work.
-    fn check_foreign(&mut self) {
-        let repository = &self.state_repository;
-        let Ok(found) = repository.repo.resolve(&repository.reference) else {
-            return;
-        };
-        if self.problems.foreign.is_some() || found == self.head {
-            return;
-        }
-        let what = match found.map(|id| (id, repository.repo.commit_info(id))) {
-            Some((id, Ok(info))) => format!(
-                "{id} by {} ({})",
-                info.author,
-                info.message.lines().next().unwrap_or_default()
-            ),
-            Some((id, Err(_))) => id.to_string(),
-            None => "nothing: the ref is gone".to_owned(),
-        };
-        let mine = self.head.map_or("nothing".to_owned(), |id| id.to_string());
-        let problem = format!(
-            "foreign commit on {}: found {what}, this hub wrote {mine} last; another hub or a person writes here. Stop the other writer, then \
-             restart this hub to take over, or first put the branch back with: git update-ref {} {mine}",
-            repository.reference, repository.reference
-        );
-        self.stop(problem);
-    }
-
-    /// Writes nothing any more; reads and tunnels go on.
-    fn stop(&mut self, problem: String) {
-        error!(problem = %problem, "the hub has stopped writing");
-        self.problems.foreign = Some(problem);
     }
 
     fn publish(&self, outcome: Option<&Outcome>) {
@@ -614,33 +535,4 @@ fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Opt
     let contents = repository.repo.contents()?;
     let state = state::read(&files, &mut |id| Ok(contents.blob(id)?))?;
     Ok((state, Some(message)))
-}
-
-fn subject(outcome: &Outcome) -> String {
-    let state = &outcome.state;
-    let bindings = state.subscriptions.values().map(|state| state.bindings.clusters.len());
-    let descriptions: usize = bindings.sum();
-    format!(
-        "{} clusters, {} Subscriptions, {descriptions} Descriptions",
-        state.managed_clusters.len(),
-        state.subscriptions.len()
-    )
-}
-
-fn log_commit(id: ObjectId, message: &CommitMessage, written: (usize, usize), phases: &Phases, write: Duration) {
-    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
-    info!(
-        commit = %id,
-        source = message.source.map(|id| id.to_string()),
-        epoch = message.epoch,
-        generation = message.generation,
-        trigger = %message.trigger,
-        objects = written.0,
-        bytes = written.1,
-        read_ms = ms(phases.read),
-        index_ms = ms(phases.index),
-        compute_ms = ms(phases.compute),
-        write_ms = ms(write),
-        "committed"
-    );
 }
