@@ -107,6 +107,7 @@ pub(super) fn explain(error: HubError) -> CliError {
         HubError::Listen { .. } => "another program may use the port; choose another --listen",
         HubError::Source(_) => "check --source, --branch and --state-repo; git must be able to reach them without asking",
         HubError::Data(_) | HubError::Authority(_) => "check --data and --ca-dir",
+        HubError::Oidc(_) => "check --oidc-issuer-url and --oidc-ca-file",
         HubError::Tokens(_) => "repair the file, or leave out --token-auth-file",
         HubError::Start(_) | HubError::Tls(_) | HubError::Thread(_) => "",
     };
@@ -163,7 +164,7 @@ impl Args {
             cluster_fan_out: self.cluster_fan_out,
             certificate_lifetime: Duration::from_secs(self.certificate_hours * 3600),
             unready_grace: Duration::from_secs(self.unready_grace),
-            credentials: self.credentials.into_config(),
+            credentials: self.credentials.into_config()?,
         })
     }
 }

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use super::acceptor::{Acceptor, Session};
 use super::api::HubApi;
-use super::auth::{Authentication, Authenticator, TokenFile, TokenFileError};
+use super::auth::{Authentication, Authenticator, KeyKeeper, Oidc, OidcConfig, OidcError, TokenFile, TokenFileError};
 use super::ca::{CaError, CertificateAuthority};
 use super::data::{DataDirectory, DataError};
 use super::editing::Editor;
@@ -83,17 +83,22 @@ pub struct HubConfig {
 pub struct UserCredentials {
     /// File of static tokens' digests.
     pub token_file: Option<PathBuf>,
+    /// An issuer of ID tokens.
+    pub oidc: Option<OidcConfig>,
     /// Whether a request is let in as `system:anonymous` that carries a cluster's own credential and none of the hub's.
     pub anonymous_cluster_credentials: bool,
 }
 
 impl UserCredentials {
-    fn authentication(&self) -> Result<Authentication, HubError> {
-        Ok(Authentication {
+    fn authentication(&self) -> Result<(Authentication, Option<KeyKeeper>), HubError> {
+        let (oidc, keeper) = self.oidc.clone().map(Oidc::new).transpose()?.unzip();
+        let authentication = Authentication {
             tokens: self.token_file.clone().map(TokenFile::open).transpose()?,
+            oidc,
             anonymous_cluster_credentials: self.anonymous_cluster_credentials,
             ..Authentication::default()
-        })
+        };
+        Ok((authentication, keeper))
     }
 }
 
@@ -118,6 +123,9 @@ pub enum HubError {
     /// The file of static tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// The issuer of ID tokens cannot be used.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// The port cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -311,7 +319,11 @@ impl Parts {
             Arc::clone(&metrics),
             state.repo.clone(),
         ));
-        let gate = Arc::new(Gate::new(self.revisions.clone(), self.config.credentials.authentication()?));
+        let (authentication, keeper) = self.config.credentials.authentication()?;
+        if let Some(keeper) = keeper {
+            self.tasks.spawn(keeper.keep(self.stop.clone()));
+        }
+        let gate = Arc::new(Gate::new(self.revisions.clone(), authentication));
         self.tasks.spawn(Arc::clone(&gate).enforce(self.stop.clone()));
         self.tasks.spawn(Arc::clone(&gate).ask_again(self.stop.clone()));
         let router = self.router(gate, registry, store, metrics);

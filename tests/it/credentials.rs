@@ -11,7 +11,7 @@ use crate::support::repository::GitRepo;
 use crate::support::scratch;
 
 /// The group `people` reads Subscriptions.
-const ACCESS: &str = "\
+pub(crate) const ACCESS: &str = "\
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: people}
@@ -24,18 +24,21 @@ metadata: {name: people}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: people}
 subjects: [{kind: Group, name: people}]
 ";
-const SUBSCRIPTIONS: &str = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
+/// A list of the hub's own API.
+pub(crate) const SUBSCRIPTIONS: &str = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
 
-fn with_token(hub: &Hub, token: &str) -> Client {
+/// A client with a bearer token and no certificate.
+pub(crate) fn with_token(hub: &Hub, token: &str) -> Client {
     Client::new(hub.port(), &hub.ca(), None).with_bearer(token)
 }
 
-fn code(client: &Client, path: &str) -> u16 {
+/// The code that a GET gets.
+pub(crate) fn code(client: &Client, path: &str) -> u16 {
     client.get(path).unwrap().status
 }
 
 /// The code with the message of a refusal.
-fn refusal(client: &Client, path: &str) -> (u16, String) {
+pub(crate) fn refusal(client: &Client, path: &str) -> (u16, String) {
     let answer = client.get(path).unwrap();
     let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
     (answer.status, message)

@@ -27,6 +27,7 @@ mod hub_repositories;
 mod hub_writes;
 mod impersonation;
 mod kubectl;
+mod oidc;
 mod plan;
 mod port;
 mod registration;

@@ -1,6 +1,7 @@
 //! Who a peer is and what it may do: pure decisions with their reasons. Never sees a socket, a clock or a certificate's bytes.
 
 pub mod attributes;
+pub mod claims;
 pub mod impersonation;
 pub mod limits;
 pub mod rbac;

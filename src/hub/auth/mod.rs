@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! certificate of the hub's CA ─► user
-//! else bearer token ─► static token ─► ServiceAccount of the cluster that is asked for
+//! else bearer token ─► static token ─► OpenID Connect ─► ServiceAccount of the cluster that is asked for
 //! else, if the hub is told so, a cluster's own credential in the headers ─► system:anonymous
 //! else ─► nobody: 401
 //! ```
 
 mod accounts;
 mod certificate;
+mod issuer;
+mod oidc;
 mod tokens;
 
 use std::time::SystemTime;
@@ -23,6 +25,8 @@ use crate::core::access::{Anonymity, Identity, Refusal, User, user_of};
 
 pub use accounts::{AccountToken, Child, ServiceAccounts};
 pub use certificate::{Authenticator, Credential};
+pub use issuer::{KeyKeeper, OidcError};
+pub use oidc::{Oidc, OidcConfig, SigningAlgorithm};
 pub use tokens::{TokenFile, TokenFileError};
 
 /// Clusternet's extras, by which somebody brings a cluster's credential.
@@ -42,7 +46,7 @@ pub struct Caller {
 /// What the sender proved itself by, for asking again while a stream stands.
 #[derive(Clone, Debug)]
 enum Proof {
-    /// A certificate, which ends by itself.
+    /// A certificate or an ID token, which ends by itself.
     Until(Option<SystemTime>),
     /// A static token, by its digest and what its line said.
     Static(String, StaticToken),
@@ -65,6 +69,8 @@ impl Caller {
 pub struct Authentication {
     /// Static tokens.
     pub tokens: Option<TokenFile>,
+    /// An issuer of ID tokens.
+    pub oidc: Option<Oidc>,
     /// Tokens of clusters.
     pub accounts: ServiceAccounts,
     /// Whether somebody without a credential of the hub is taken for `system:anonymous` when the request carries one of a cluster.
@@ -117,6 +123,11 @@ impl Authentication {
                 user: found.user.clone(),
                 proof: Proof::Static(token_digest(token), found),
             });
+        }
+        if let Some(oidc) = self.oidc.as_ref().filter(|oidc| oidc.issued(token)) {
+            let (user, end) = oidc.user(token, now).await.map_err(Anonymity::Token)?;
+            let proof = Proof::Until(Some(end));
+            return Ok(Caller { user, proof });
         }
         let Some(end) = accounts::claimed_end(token) else {
             return Err(Anonymity::Token("is not known here, or no longer".to_owned()));

@@ -6,6 +6,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod fleet;
 pub(crate) mod https;
+pub(crate) mod issuer;
 pub(crate) mod node;
 pub(crate) mod pki;
 pub(crate) mod port;
