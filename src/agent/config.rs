@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::Access;
 use crate::core::access::limits::ImpersonationLimits;
+use crate::core::reach::Reachable;
 use crate::tunnel::TunnelSettings;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::HubAddress;
@@ -31,6 +32,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// How to reach its own API server.
     pub access: Access,
+    /// Services beside the API server that users may reach through the tunnel.
+    pub reachable: Reachable,
     /// Where its key and certificate are kept.
     pub credentials: CredentialsPlace,
     /// Pauses between attempts to reach the hub.

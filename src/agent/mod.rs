@@ -41,6 +41,7 @@ use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::{self, DialError};
 use deliver::{Deliverer, Delivery, Standing};
 use observe::Observation;
+use proxy::Upstreams;
 use session::{SessionEnd, SessionParts, SessionResult};
 
 /// Messages from the hub that wait while something is saved; more of them make the hub wait.
@@ -172,13 +173,14 @@ async fn keep_connected(
     let Some(mut credentials) = identity::load(config, cluster, &store, stop).await? else {
         return Ok(());
     };
+    let upstreams = Upstreams::prepare(cluster, config).await?;
     let mut attempt = 0;
     while !stop.is_cancelled() {
         let due = credentials.certificate.is_empty() || identity::has_expired(&credentials.certificate);
         if due && !identity::obtain(config, &mut credentials, &store, stop).await? {
             return Ok(());
         }
-        let welcomed = match connect_once(config, cluster, &mut credentials, &store, ends, stop).await? {
+        let welcomed = match connect_once(config, &upstreams, cluster, &mut credentials, &store, ends, stop).await? {
             Attempt::Session(result) => {
                 say_why(&result.end);
                 result.welcomed
@@ -217,6 +219,7 @@ enum Attempt {
 
 async fn connect_once(
     config: &AgentConfig,
+    upstreams: &Upstreams,
     cluster: &Cluster,
     credentials: &mut Credentials,
     store: &CredentialsStore,
@@ -237,6 +240,7 @@ async fn connect_once(
     known(ends.observations.clone()).await;
     let parts = SessionParts {
         cluster,
+        upstreams,
         credentials,
         store,
         deliveries: &ends.deliveries,
@@ -244,7 +248,6 @@ async fn connect_once(
         observations: ends.observations.clone(),
         period: &ends.period,
         stop,
-        limits: &config.impersonation,
     };
     Ok(Attempt::Session(session::run(tunnel, parts).await))
 }

@@ -1,5 +1,6 @@
 //! Requests that come through the tunnel: served as HTTP/1.1, sent on to the cluster's API server in the name of the user in the stream's
-//! header, or by the cluster's own credential there. The API server decides what that user may do; whatever the request itself claims about identity is thrown away.
+//! header, by the cluster's own credential there, or to a service that the cluster's owner allows, in nobody's. The API server decides what
+//! that user may do; whatever the request itself claims about identity is thrown away.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,11 +10,14 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 
+use super::AgentConfig;
 use super::impersonate::{Name, name_of};
-use crate::cluster::{ApiError, Cluster};
+use crate::cluster::{AccessError, ApiError, Cluster, Services};
 use crate::core::access::limits::ImpersonationLimits;
+use crate::core::reach::{Reachable, Service, Target};
 use crate::tunnel::TunnelStream;
 use crate::tunnel::control::read_header;
 use crate::tunnel::http::{
@@ -23,11 +27,35 @@ use crate::wire::header::{ProxyHeader, StreamHeader};
 
 /// How long a stream may be open without saying what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The only target: the cluster's own API server.
-const DIRECT: &str = "direct";
+
+/// Where proxied requests may go.
+#[derive(Clone, Debug)]
+pub(super) struct Upstreams {
+    cluster: Cluster,
+    reachable: Arc<Reachable>,
+    limits: Arc<ImpersonationLimits>,
+    /// Only where the owner lets requests through to any: the system's certificates take memory.
+    services: Option<Services>,
+}
+
+impl Upstreams {
+    /// The API server, and the services that the owner lets requests through to.
+    pub(super) async fn prepare(cluster: &Cluster, config: &AgentConfig) -> Result<Self, AccessError> {
+        let services = match config.reachable.is_empty() {
+            true => None,
+            false => Some(Services::connect(&config.access).await?),
+        };
+        Ok(Upstreams {
+            cluster: cluster.clone(),
+            reachable: Arc::new(config.reachable.clone()),
+            limits: Arc::clone(&config.impersonation),
+            services,
+        })
+    }
+}
 
 /// Serves one stream that the hub opened, until it ends.
-pub(super) async fn serve_stream(mut stream: TunnelStream, cluster: Cluster, limits: Arc<ImpersonationLimits>) {
+pub(super) async fn serve_stream(mut stream: TunnelStream, upstreams: Upstreams) {
     let header = match tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await {
         Ok(Ok(StreamHeader::Proxy(header))) => Arc::new(header),
         Ok(Ok(other)) => return tracing::warn!(?other, "the hub opened a stream that no agent serves"),
@@ -35,58 +63,69 @@ pub(super) async fn serve_stream(mut stream: TunnelStream, cluster: Cluster, lim
         Err(_) => return tracing::debug!("a stream sent no header"),
     };
     let service = service_fn(move |request| {
-        let (header, cluster, limits) = (header.clone(), cluster.clone(), limits.clone());
-        async move { Ok::<_, Infallible>(answer(request, &header, &cluster, &limits).await) }
+        let (header, upstreams) = (header.clone(), upstreams.clone());
+        async move { Ok::<_, Infallible>(answer(request, &header, &upstreams).await) }
     });
     if let Err(error) = serve(stream, service).await {
         tracing::debug!(%error, "a proxied connection ended early");
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    header: &ProxyHeader,
-    cluster: &Cluster,
-    limits: &ImpersonationLimits,
-) -> Response<Body> {
-    let refused = |message: &str| problem(StatusCode::FORBIDDEN, "Forbidden", message);
-    if header.target != DIRECT {
-        return refused(&format!(
-            "target {:?} is not served by this agent, only {DIRECT:?}",
-            header.target
-        ));
-    }
-    let name = match name_of(header, limits) {
-        Ok(name) => name,
-        Err(why) => return refused(&why),
+async fn answer(request: Request<Incoming>, header: &ProxyHeader, upstreams: &Upstreams) -> Response<Body> {
+    let answered = match header.target.parse() {
+        Ok(Target::Direct) => to_api_server(request, header, upstreams).await,
+        Ok(Target::Service(service)) => to_service(request, &service, upstreams).await,
+        Err(error) => Err(Box::new(problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()))),
     };
-    match send_on(request, name, cluster).await {
-        Ok(response) => response,
-        Err(error @ ApiError::Credential { .. }) => problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
-        Err(error) => problem(
-            StatusCode::BAD_GATEWAY,
-            "ServiceUnavailable",
-            &format!("agent: {}", error.explain()),
-        ),
-    }
+    answered.unwrap_or_else(|problem| *problem)
 }
 
-async fn send_on(mut request: Request<Incoming>, name: Name, cluster: &Cluster) -> Result<Response<Body>, ApiError> {
-    let caller = asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+/// An answer that is boxed because it is a problem and therefore rare.
+type Answer = Result<Response<Body>, Box<Response<Body>>>;
+
+async fn to_api_server(mut request: Request<Incoming>, header: &ProxyHeader, upstreams: &Upstreams) -> Answer {
+    let name = name_of(header, &upstreams.limits).map_err(|why| refused(&why))?;
+    let caller = take_over(&mut request);
+    let headers = request.headers_mut();
+    let response = match name {
+        Name::Impersonated(identity) => {
+            headers.extend(identity);
+            upstreams.cluster.forward(request.map(stream_body)).await
+        }
+        Name::Own(credential, impersonated) => {
+            headers.extend(impersonated);
+            upstreams.cluster.forward_as(&credential, request.map(stream_body)).await
+        }
+    };
+    Ok(finish(caller, response.map_err(|error| failed(&error))?))
+}
+
+/// Nobody's name goes along: a service has no use for the users of a cluster, and must not learn to trust such headers.
+async fn to_service(mut request: Request<Incoming>, service: &Service, upstreams: &Upstreams) -> Answer {
+    let services = upstreams.services.as_ref().filter(|_| upstreams.reachable.allows(service));
+    let services = services.ok_or_else(|| {
+        let authority = service.authority();
+        refused(&format!(
+            "the agent of this cluster lets nothing through to {authority}; the cluster's owner allows it with \
+             `branchline agent --allow-proxy-to {authority}`"
+        ))
+    })?;
+    let caller = take_over(&mut request);
+    let response = services.forward(service, request.map(stream_body)).await;
+    Ok(finish(caller, response.map_err(|error| failed(&error))?))
+}
+
+/// Leaves in a request what the next server may see, and gives the caller's connection if it is to be handed over.
+fn take_over(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+    let caller = asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut *request));
     let headers = request.headers_mut();
     remove_caller_credentials(headers);
     remove_hop_by_hop(headers);
     headers.remove(http::header::HOST);
-    let mut response = match name {
-        Name::Impersonated(identity) => {
-            headers.extend(identity);
-            cluster.forward(request.map(stream_body)).await?
-        }
-        Name::Own(credential, impersonated) => {
-            headers.extend(impersonated);
-            cluster.forward_as(&credential, request.map(stream_body)).await?
-        }
-    };
+    caller
+}
+
+fn finish(caller: Option<OnUpgrade>, mut response: Response<Incoming>) -> Response<Body> {
     match caller {
         Some(caller) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             hand_over(caller, hyper::upgrade::on(&mut response));
@@ -100,7 +139,21 @@ async fn send_on(mut request: Request<Incoming>, name: Name, cluster: &Cluster) 
         }
         None => remove_hop_by_hop(response.headers_mut()),
     }
-    Ok(response.map(stream_body))
+    response.map(stream_body)
+}
+
+fn refused(message: &str) -> Box<Response<Body>> {
+    Box::new(problem(StatusCode::FORBIDDEN, "Forbidden", message))
+}
+
+fn failed(error: &ApiError) -> Box<Response<Body>> {
+    Box::new(match error {
+        ApiError::Credential { .. } => problem(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string()),
+        _ => {
+            let message = format!("agent: {}", error.explain());
+            problem(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)
+        }
+    })
 }
 
 /// A Kubernetes `Status`, so that kubectl prints the message.

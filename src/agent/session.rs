@@ -1,6 +1,5 @@
 //! One tunnel's life, from the agent's side: hello, control messages, heartbeats, certificate renewal, proxied streams.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -13,10 +12,9 @@ use super::credentials::{Credentials, CredentialsStore};
 use super::deliver::{Delivery, Standing};
 use super::identity::renewal_due;
 use super::observe::Observation;
-use super::proxy::serve_stream;
+use super::proxy::{Upstreams, serve_stream};
 use super::register::signing_request;
 use crate::cluster::Cluster;
-use crate::core::access::limits::ImpersonationLimits;
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::apply::Target;
 use crate::tunnel::control::{self, ControlError, ControlReceiver, ControlSender};
@@ -39,6 +37,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// What a session works with.
 pub(super) struct SessionParts<'a> {
     pub(super) cluster: &'a Cluster,
+    pub(super) upstreams: &'a Upstreams,
     /// Replaced in place when the hub sends a new certificate, which the next tunnel uses.
     pub(super) credentials: &'a mut Credentials,
     pub(super) store: &'a CredentialsStore,
@@ -47,8 +46,6 @@ pub(super) struct SessionParts<'a> {
     pub(super) observations: watch::Receiver<Option<Observation>>,
     pub(super) period: &'a watch::Sender<Duration>,
     pub(super) stop: &'a CancellationToken,
-    /// Whom the hub may have impersonated.
-    pub(super) limits: &'a Arc<ImpersonationLimits>,
 }
 
 /// Why a session ended.
@@ -133,8 +130,7 @@ impl Session<'_> {
         let (sender, mut receiver): (ControlSender<ToHub>, ControlReceiver<ToAgent>) = control::split(stream);
         let (outbox, letters) = mpsc::channel(OUTBOX);
         self.tasks.spawn(post(sender, letters));
-        let limits = Arc::clone(self.parts.limits);
-        self.tasks.spawn(accept(tunnel.incoming, self.parts.cluster.clone(), limits));
+        self.tasks.spawn(accept(tunnel.incoming, self.parts.upstreams.clone()));
         self.renew_at = renewal_due(&self.parts.credentials.certificate);
         let hello = self.hello();
         outbox.send(hello).await.map_err(|_| SessionError::Gone)?;
@@ -291,12 +287,12 @@ fn health(status: &ClusterStatus) -> (bool, String) {
 }
 
 /// Serves what the hub opens, each stream in a task that ends with the tunnel.
-async fn accept(mut incoming: mpsc::Receiver<TunnelStream>, cluster: Cluster, limits: Arc<ImpersonationLimits>) {
+async fn accept(mut incoming: mpsc::Receiver<TunnelStream>, upstreams: Upstreams) {
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
             stream = incoming.recv() => match stream {
-                Some(stream) => drop(streams.spawn(serve_stream(stream, cluster.clone(), Arc::clone(&limits)))),
+                Some(stream) => drop(streams.spawn(serve_stream(stream, upstreams.clone()))),
                 None => return,
             },
             Some(_) = streams.join_next() => {}

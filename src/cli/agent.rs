@@ -13,6 +13,7 @@ use super::{CliError, stop_on_signal};
 use crate::agent::{self, AgentConfig, AgentError, CredentialsPlace, Trust};
 use crate::cluster::{Access, SURVEY_INTERVAL};
 use crate::core::access::limits::{ImpersonationLimits, NamePattern};
+use crate::core::reach::{Pattern, Reachable};
 use crate::tunnel::TunnelSettings;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::HubAddress;
@@ -55,6 +56,10 @@ pub(super) struct Args {
     /// Context in the kubeconfig [default: its current one]
     #[arg(long, value_name = "CONTEXT", requires = "kubeconfig")]
     context: Option<String>,
+    /// Service that users may reach through the tunnel, for example grafana.monitoring.svc:3000 or *.svc; may be repeated. Without a port
+    /// every port [default: none but the API server]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_proxy_to: Vec<Pattern>,
     /// File for the agent's key and certificate [default: Secret branchline-system/branchline-agent in the cluster]
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
@@ -106,6 +111,7 @@ fn resolve(args: Args) -> Result<AgentConfig, CliError> {
             },
             None => Access::InCluster,
         },
+        reachable: Reachable::new(args.allow_proxy_to),
         credentials: args.credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
         backoff: Backoff::default(),
         pending_interval: PENDING_INTERVAL,

@@ -32,7 +32,7 @@ use crate::core::access::impersonation::ClusterCredential;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request body that may be streamed.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
-type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+pub(super) type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 
 /// Longest wait for the answer to a short request. Above the API server's own limit for admission webhooks, 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
@@ -231,7 +231,7 @@ impl Cluster {
 }
 
 /// Boxed here, where all types are known: inside larger futures the compiler cannot prove that it may change threads.
-fn call(transport: &Transport, request: Request<Body>) -> BoxFuture<'static, Result<Response<Incoming>, BoxError>> {
+pub(super) fn call(transport: &Transport, request: Request<Body>) -> BoxFuture<'static, Result<Response<Incoming>, BoxError>> {
     Box::pin(transport.clone().oneshot(request))
 }
 
@@ -258,7 +258,7 @@ fn transport(config: &kube::Config, idle: usize) -> Result<Transport, kube::Erro
     Ok(BoxCloneSyncService::new(service))
 }
 
-fn http_client(
+pub(super) fn http_client(
     config: &kube::Config,
     idle: usize,
 ) -> Result<legacy::Client<impl legacy::connect::Connect + Clone + Send + Sync + 'static, Body>, kube::Error> {

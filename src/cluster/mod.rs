@@ -1,4 +1,5 @@
-//! One real API server: how to reach it, what kinds it knows, writing and deleting objects, the inventory's home, what to say about it.
+//! One real API server: how to reach it, what kinds it knows, writing and deleting objects, the inventory's home, what to say about it;
+//! and the way to services beside it.
 //! Decides nothing about what should be in the cluster, and knows nothing of hub or tunnel.
 
 mod access;
@@ -8,6 +9,7 @@ mod error;
 mod inventory;
 mod objects;
 mod room;
+mod services;
 mod status;
 
 pub use access::{Access, AccessError};
@@ -16,6 +18,7 @@ pub use discovery::{Catalog, Resource};
 pub use error::{ApiError, Status};
 pub use inventory::{InventoryStore, StoreError};
 pub use objects::{Deleted, FIELD_MANAGER};
+pub use services::Services;
 pub use status::{SURVEY_INTERVAL, StatusCollector};
 
 /// Namespace in every cluster that holds what the agent keeps there.

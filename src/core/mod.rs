@@ -12,6 +12,7 @@ pub mod node_labels;
 pub mod object;
 pub mod pipeline;
 pub mod quantity;
+pub mod reach;
 pub mod readiness;
 pub mod registration;
 pub mod render;

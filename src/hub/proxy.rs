@@ -1,4 +1,4 @@
-//! Requests of users to a cluster's own API server, each through a stream of its own that is bound to that user. Never buffers a
+//! Requests of users to a cluster's own API server or a service there, each through a stream of its own that is bound to that user. Never buffers a
 //! body, never reuses a stream, never passes on what a caller asserts about itself.
 
 use std::sync::Arc;
@@ -14,9 +14,11 @@ use super::audit::AuditRecord;
 use super::auth::Child;
 use super::gate::{Admitted, Gate};
 use super::listener::Peer;
+use super::socket_path::Proxied;
 use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
 use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
+use crate::core::reach::Target;
 use crate::tunnel::control::write_header;
 use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
@@ -24,16 +26,15 @@ use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
 /// How long the cluster may take to begin its answer to an ordinary request; API servers give up after a minute themselves.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
-const DIRECT: &str = "direct";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_BY_OTHERS: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri", "x-real-ip"];
 
 /// Who knows the clusters' tunnels.
 pub trait Tunnels: Send + Sync + 'static {
-    /// Looks up what a path names, normally a cluster's id.
+    /// Looks up what a path names: a cluster's id, name or dedicated namespace.
     fn find(&self, cluster: &str) -> Lookup;
 
-    /// How rules may name what a path names; `None` for a cluster that nobody has heard of.
+    /// How rules may name what a path names; `None` for what names no cluster, or several.
     fn names(&self, cluster: &str) -> Option<ClusterNames>;
 }
 
@@ -53,6 +54,11 @@ pub enum Lookup {
         name: String,
         /// Since when, in words that follow "offline": `since 2026-11-21T06:00:00Z`, `since this hub started`.
         since: String,
+    },
+    /// Several go by that word.
+    Ambiguous {
+        /// Their ids, with their names and namespaces, for people.
+        candidates: Vec<String>,
     },
     /// Nobody has heard of it.
     Unknown {
@@ -74,18 +80,23 @@ impl<T: Tunnels> Proxy<T> {
         Proxy { tunnels, gate }
     }
 
-    /// The cluster's answer to a request; `rest` is path and query at its API server.
-    pub async fn answer(&self, peer: &Peer, cluster: &str, rest: &str, request: Request<Incoming>) -> Response<Body> {
-        let lookup = self.tunnels.find(cluster);
-        let names = self.tunnels.names(cluster).unwrap_or_else(|| ClusterNames::unknown(cluster));
-        let record = Arc::new(AuditRecord::new(&names.name, &asked_of(&request, rest)));
-        let admitted = self.admit(peer, (&names, &lookup), rest, &request, &record).await;
+    /// The answer to a request from within the cluster.
+    pub async fn answer(&self, peer: &Peer, asked: &Proxied, request: Request<Incoming>) -> Response<Body> {
+        let names = self.tunnels.names(&asked.cluster);
+        // What is decided on and what is looked up must be the same cluster, whatever joins in between: hence by its id.
+        let lookup = self
+            .tunnels
+            .find(names.as_ref().map_or(asked.cluster.as_str(), |names| &names.id));
+        let names = names.unwrap_or_else(|| ClusterNames::unknown(&asked.cluster));
+        let mut path = String::new();
+        let record = Arc::new(AuditRecord::new(&names.name, &audited(&request, asked, &mut path)));
+        let admitted = self.admit(peer, (&names, &lookup), asked, &request, &record).await;
         let answered = match admitted {
-            Ok(admitted) => self.pass_on(peer, (cluster, lookup), rest, request, admitted, &record).await,
+            Ok(admitted) => self.pass_on(peer, asked, lookup, request, admitted, &record).await,
             Err(refusal) => Err(refusal),
         };
         let response = answered.unwrap_or_else(|refusal| {
-            debug!(peer = %peer.address, cluster, refusal = %refusal, "a proxied request was refused");
+            debug!(peer = %peer.address, cluster = asked.cluster, refusal = %refusal, "a proxied request was refused");
             refused(&refusal)
         });
         record.answered(response.status().as_u16());
@@ -96,7 +107,7 @@ impl<T: Tunnels> Proxy<T> {
         &self,
         peer: &Peer,
         (names, lookup): (&ClusterNames, &Lookup),
-        rest: &str,
+        asked: &Proxied,
         request: &Request<Incoming>,
         record: &AuditRecord,
     ) -> Result<Admitted, Refusal> {
@@ -105,11 +116,13 @@ impl<T: Tunnels> Proxy<T> {
                 id: id.clone(),
                 tunnel: tunnel.clone(),
             }),
-            Lookup::Offline { .. } | Lookup::Unknown { .. } => None,
+            Lookup::Offline { .. } | Lookup::Ambiguous { .. } | Lookup::Unknown { .. } => None,
         };
         let caller = self.gate.caller(peer, request.headers(), child).await?;
         let user = caller.user.name.clone();
-        let admitted = self.gate.admit_to(caller, request.headers(), names, &asked_of(request, rest));
+        let admitted = self
+            .gate
+            .admit_to(caller, request.headers(), names, &decided_on(request, asked));
         match &admitted {
             Ok(admitted) => record.admitted(admitted),
             Err(_) => record.sent_by(&user),
@@ -121,16 +134,16 @@ impl<T: Tunnels> Proxy<T> {
     async fn pass_on(
         &self,
         peer: &Peer,
-        (asked, lookup): (&str, Lookup),
-        rest: &str,
+        asked: &Proxied,
+        lookup: Lookup,
         mut request: Request<Incoming>,
         admitted: Admitted,
         record: &Arc<AuditRecord>,
     ) -> Result<Response<Body>, Refusal> {
-        let (id, tunnel) = online(asked, lookup)?;
+        let (id, tunnel) = online(&asked.cluster, lookup)?;
         let class = class_of(&request);
-        prepare(&mut request, &id, rest, peer)?;
-        let stream = open(&tunnel, &admitted, class).await?;
+        prepare(&mut request, &id, &asked.rest, peer)?;
+        let stream = open(&tunnel, &admitted, &asked.target, class).await?;
         let lease = Arc::clone(&admitted.lease);
         let answer = forward(lease.bind_stream(stream, Arc::clone(record)), request);
         let ended = lease.ended();
@@ -149,13 +162,24 @@ impl<T: Tunnels> Proxy<T> {
     }
 }
 
-/// What a request asks of the cluster.
-fn asked_of<'a>(request: &'a Request<Incoming>, rest: &'a str) -> ProxiedRequest<'a> {
+/// What a request asks of the cluster, for those who decide.
+fn decided_on<'a>(request: &'a Request<Incoming>, asked: &'a Proxied) -> ProxiedRequest<'a> {
     ProxiedRequest {
         method: request.method().as_str(),
-        target: rest,
+        // A service's paths may look like an API server's and mean something else.
+        target: if asked.target == Target::Direct { &asked.rest } else { "/" },
         upgrade: asks_for_upgrade(request.headers()),
     }
+}
+
+/// The same for those who look into it later, with the service that it is about.
+fn audited<'a>(request: &'a Request<Incoming>, asked: &'a Proxied, path: &'a mut String) -> ProxiedRequest<'a> {
+    let direct = decided_on(request, asked);
+    if asked.target == Target::Direct {
+        return direct;
+    }
+    *path = format!("/{}{}", asked.target, asked.rest);
+    ProxiedRequest { target: path, ..direct }
 }
 
 /// An ordinary request has to begin its answer in time.
@@ -172,6 +196,14 @@ fn online(asked: &str, lookup: Lookup) -> Result<(ClusterId, TunnelHandle), Refu
         Lookup::Offline { name, since } => Err(unavailable(format!(
             "cluster {name:?} is offline {since}: its agent has no tunnel to this hub; look at the agent's log there"
         ))),
+        Lookup::Ambiguous { candidates } => Err(Refusal::new(
+            409,
+            "Conflict",
+            format!(
+                "{asked:?} may mean several clusters, so name one by its id: {}",
+                candidates.join(", ")
+            ),
+        )),
         Lookup::Unknown { near } => Err(Refusal::new(404, "NotFound", unknown(asked, &near))),
     }
 }
@@ -222,7 +254,7 @@ fn prepare(request: &mut Request<Incoming>, id: &ClusterId, rest: &str, peer: &P
     Ok(())
 }
 
-async fn open(tunnel: &TunnelHandle, admitted: &Admitted, class: RequestClass) -> Result<TunnelStream, Refusal> {
+async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class: RequestClass) -> Result<TunnelStream, Refusal> {
     let mut stream = tunnel.open().await.map_err(|error| not_opened(&error))?;
     // With a credential of its own nobody is impersonated, by no agent.
     let user = match &admitted.credential {
@@ -230,12 +262,13 @@ async fn open(tunnel: &TunnelHandle, admitted: &Admitted, class: RequestClass) -
         None => admitted.user.clone(),
     };
     let header = StreamHeader::Proxy(ProxyHeader {
-        target: DIRECT.to_owned(),
+        target: target.to_string(),
         user: user.name,
         groups: user.groups,
         extra: user.extra,
         class,
-        credential: admitted.credential.clone(),
+        // A service has no use for a credential of its cluster.
+        credential: admitted.credential.clone().filter(|_| *target == Target::Direct),
     });
     write_header(&mut stream, &header)
         .await

@@ -1,9 +1,10 @@
 //! Who is connected and what agents last reported: live facts, kept in memory and never on the state branch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,14 @@ use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::pipeline::nearest;
+use crate::core::state::State;
 use crate::core::state::registrations::{Decision, Registration};
 use crate::core::status::DescriptionReport;
 use crate::tunnel::TunnelHandle;
 use crate::wire::control::Report;
+
+/// How many clusters of one name an error lists.
+const CANDIDATES: usize = 5;
 
 /// A cluster's status as it is kept, within its limits: JSON text, because small maps take three times the memory, once for each cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +113,19 @@ impl Live {
     }
 }
 
+/// Which clusters go by which words in one state.
+#[derive(Debug)]
+struct Words {
+    /// Says whether they are those of the newest state, and keeps no older one in memory.
+    state: Weak<State>,
+    by_word: HashMap<Box<str>, Vec<ClusterId>>,
+}
+
 /// All agents.
 #[derive(Debug)]
 pub struct Registry {
     live: Mutex<HashMap<ClusterId, Arc<Live>>>,
+    words: ArcSwapOption<Words>,
     revisions: watch::Receiver<Arc<Revision>>,
     joined: mpsc::Sender<(u64, Box<Session>)>,
     changed: mpsc::Sender<ClusterId>,
@@ -127,6 +141,7 @@ impl Registry {
     ) -> Self {
         Registry {
             live: Mutex::default(),
+            words: ArcSwapOption::empty(),
             revisions,
             joined,
             changed,
@@ -216,6 +231,53 @@ impl Registry {
         let _ = self.changed.try_send(cluster.clone());
     }
 
+    /// The approved clusters that a word may mean: the one with this id, else those with this name or dedicated namespace. Clusters choose
+    /// their names themselves, so a name that looks like an id is none.
+    fn called(&self, word: &str) -> Vec<Registration> {
+        let state = Arc::clone(&self.revisions.borrow().state);
+        let all = &state.registrations.clusters;
+        let ids = match word.parse::<ClusterId>() {
+            Ok(id) => vec![id],
+            Err(_) => self.words(&state).by_word.get(word).cloned().unwrap_or_default(),
+        };
+        let known = ids.iter().filter_map(|id| all.get(id));
+        known.filter(|known| known.decision == Decision::Approved).cloned().collect()
+    }
+
+    /// Which clusters go by each name and each dedicated namespace; made anew when somebody asks after the state has changed.
+    fn words(&self, state: &Arc<State>) -> Arc<Words> {
+        if let Some(known) = self.words.load_full()
+            && std::ptr::eq(known.state.as_ptr(), Arc::as_ptr(state))
+        {
+            return known;
+        }
+        let mut by_word: HashMap<Box<str>, Vec<ClusterId>> = HashMap::new();
+        for known in state.registrations.clusters.values() {
+            for word in BTreeSet::from([&known.cluster_name, &known.dedicated_namespace]) {
+                by_word
+                    .entry(word.as_str().into())
+                    .or_default()
+                    .push(known.cluster_id.clone());
+            }
+        }
+        let words = Arc::new(Words {
+            state: Arc::downgrade(state),
+            by_word,
+        });
+        self.words.store(Some(Arc::clone(&words)));
+        words
+    }
+
+    fn near(&self, cluster: &str) -> Vec<String> {
+        let state = Arc::clone(&self.revisions.borrow().state);
+        let fleet = state.registrations.clusters.values();
+        let fleet = fleet.filter(|known| known.decision == Decision::Approved);
+        nearest(
+            cluster,
+            fleet.flat_map(|known| [known.cluster_name.as_str(), known.cluster_id.as_str()]),
+        )
+    }
+
     fn registration(&self, cluster: &ClusterId) -> Option<Registration> {
         self.revisions.borrow().state.registrations.clusters.get(cluster).cloned()
     }
@@ -288,10 +350,9 @@ impl Sessions for Registry {
 
 impl Tunnels for Registry {
     fn names(&self, cluster: &str) -> Option<ClusterNames> {
-        let state = Arc::clone(&self.revisions.borrow().state);
-        let all = &state.registrations.clusters;
-        let by_id = cluster.parse::<ClusterId>().ok().and_then(|id| all.get(&id));
-        let known = by_id.or_else(|| all.values().find(|known| known.cluster_name == cluster))?;
+        let [known] = &self.called(cluster)[..] else {
+            return None;
+        };
         Some(ClusterNames {
             id: known.cluster_id.to_string(),
             name: known.cluster_name.clone(),
@@ -300,16 +361,21 @@ impl Tunnels for Registry {
     }
 
     fn find(&self, cluster: &str) -> Lookup {
-        let revision = self.revisions.borrow().clone();
-        let approved = |known: &&Registration| known.decision == Decision::Approved;
-        let all = &revision.state.registrations.clusters;
-        let id = cluster.parse::<ClusterId>().ok();
-        let Some(known) = id.and_then(|id| all.get(&id)).filter(approved) else {
-            let fleet = all.values().filter(approved);
-            let words = fleet.flat_map(|known| [known.cluster_name.as_str(), known.cluster_id.as_str()]);
-            return Lookup::Unknown {
-                near: nearest(cluster, words),
-            };
+        let called = self.called(cluster);
+        let known = match &called[..] {
+            [known] => known,
+            [] => {
+                return Lookup::Unknown {
+                    near: self.near(cluster),
+                };
+            }
+            several => {
+                let candidate =
+                    |known: &Registration| format!("{} ({}/{})", known.cluster_id, known.dedicated_namespace, known.cluster_name);
+                return Lookup::Ambiguous {
+                    candidates: several.iter().take(CANDIDATES).map(candidate).collect(),
+                };
+            }
         };
         let id = known.cluster_id.clone();
         match self.get(&id) {

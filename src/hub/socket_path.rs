@@ -1,12 +1,16 @@
-//! The paths below `…/sockets/`: a cluster's tunnel, or a request that is passed on to the cluster. Pure; refuses every spelling that
-//! two servers could read differently.
+//! The paths that lead to clusters: a cluster's tunnel, or a request that is passed on. Pure; refuses every spelling that two servers could
+//! read differently.
 
 use http::{Uri, Version};
 
 use crate::core::access::Refusal;
+use crate::core::reach::Target;
 use crate::tunnel::dial::SOCKETS_PATH;
 
-/// What a path below [`SOCKETS_PATH`] asks for.
+/// The short way to a cluster's API server; the cluster follows.
+pub const CLUSTERS_PATH: &str = "/clusters/";
+
+/// What a path asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SocketPath {
     /// The cluster's tunnel.
@@ -14,59 +18,104 @@ pub enum SocketPath {
         /// The cluster as the path names it.
         cluster: String,
     },
-    /// A request to the cluster's own API server.
-    Direct {
-        /// The cluster as the path names it.
-        cluster: String,
-        /// Path and query at the API server; begins with a slash.
-        rest: String,
-    },
+    /// A request that is passed on.
+    Proxied(Proxied),
 }
 
-/// Reads a request's target; `None` when it is not about sockets.
+/// A request for something in a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proxied {
+    /// The cluster as the path names it: id, name or dedicated namespace.
+    pub cluster: String,
+    /// The cluster's own API server, or a service.
+    pub target: Target,
+    /// Path and query there; begins with a slash.
+    pub rest: String,
+}
+
+/// Reads a request's target; `None` when it leads to no cluster.
 pub fn parse(uri: &Uri, version: Version) -> Option<Result<SocketPath, Refusal>> {
-    let below = uri.path().strip_prefix(SOCKETS_PATH)?;
-    Some(check(uri, version, below))
+    let path = uri.path();
+    let read: fn(&str, Option<&str>) -> Result<SocketPath, Refusal> = match () {
+        () if path.starts_with(SOCKETS_PATH) => socket,
+        () if path.starts_with(CLUSTERS_PATH) => cluster,
+        () => return None,
+    };
+    let below = path.strip_prefix(SOCKETS_PATH).or_else(|| path.strip_prefix(CLUSTERS_PATH))?;
+    Some(check(uri, version, below).and_then(|()| read(below, uri.query())))
 }
 
-fn check(uri: &Uri, version: Version, below: &str) -> Result<SocketPath, Refusal> {
+fn check(uri: &Uri, version: Version, below: &str) -> Result<(), Refusal> {
     // In HTTP/2 every target has an authority.
     if uri.authority().is_some() && version < Version::HTTP_2 {
         return Err(bad("the request's target is an absolute URL; send the path alone"));
     }
-    if let Some(problem) = ambiguity(below) {
-        return Err(bad(problem));
+    ambiguity(below).map_or(Ok(()), |problem| Err(bad(problem)))
+}
+
+/// `<cluster>`, `<cluster>/proxy/direct/…`, `<cluster>/proxy/https/<host[:port]>/…`; nothing is redirected for a slash too many or too few.
+fn socket(below: &str, query: Option<&str>) -> Result<SocketPath, Refusal> {
+    let (cluster, proxy) = split(below);
+    if proxy == "/" {
+        return Ok(SocketPath::Tunnel {
+            cluster: cluster.to_owned(),
+        });
     }
-    match below.split_once('/') {
-        None => Ok(SocketPath::Tunnel {
-            cluster: below.to_owned(),
-        }),
-        Some((cluster, "")) => Ok(SocketPath::Tunnel {
-            cluster: cluster.to_owned(),
-        }),
-        Some((cluster, proxy)) => Ok(SocketPath::Direct {
-            cluster: cluster.to_owned(),
-            rest: direct(proxy, uri.query())?,
-        }),
+    let Some((target, path)) = proxy.strip_prefix("/proxy/").map(split_target) else {
+        return Err(not_found(&proxy[1..], ""));
+    };
+    let target = target
+        .parse()
+        .map_err(|error| not_found(&proxy[1..], &format!(": {error}")))?;
+    Ok(proxied(cluster, target, path, query))
+}
+
+/// `<cluster>/…`
+fn cluster(below: &str, query: Option<&str>) -> Result<SocketPath, Refusal> {
+    let (cluster, path) = split(below);
+    Ok(proxied(cluster, Target::Direct, path, query))
+}
+
+fn proxied(cluster: &str, target: Target, path: &str, query: Option<&str>) -> SocketPath {
+    let rest = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    SocketPath::Proxied(Proxied {
+        cluster: cluster.to_owned(),
+        target,
+        rest,
+    })
+}
+
+/// The first segment, and the rest from its slash on; a slash alone where there is no rest.
+fn split(path: &str) -> (&str, &str) {
+    match path.find('/') {
+        Some(at) => path.split_at(at),
+        None => (path, "/"),
     }
 }
 
-fn direct(proxy: &str, query: Option<&str>) -> Result<String, Refusal> {
-    let Some(path) = proxy
-        .strip_prefix("proxy/direct")
-        .filter(|path| path.is_empty() || path.starts_with('/'))
-    else {
-        return Err(Refusal::new(
-            404,
-            "NotFound",
-            format!("a cluster's socket has no {proxy:?}; what there is: proxy/direct/<path at the cluster's API server>"),
-        ));
-    };
-    let path = if path.is_empty() { "/" } else { path };
-    Ok(match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    })
+/// `direct` or `<scheme>/<host[:port]>`, and the rest from its slash on.
+fn split_target(path: &str) -> (&str, &str) {
+    let (first, rest) = split(path);
+    if first == "direct" || rest == "/" {
+        return (first, rest);
+    }
+    let (host, _) = split(&rest[1..]);
+    let end = first.len() + 1 + host.len();
+    match path.len() == end {
+        true => (path, "/"),
+        false => path.split_at(end),
+    }
+}
+
+fn not_found(asked: &str, why: &str) -> Refusal {
+    let message = format!(
+        "a cluster's socket has no {asked:?}{why}; what there is: proxy/direct/<path at the cluster's API server>, \
+         proxy/https/<host[:port]>/<path at a service>, proxy/http/…"
+    );
+    Refusal::new(404, "NotFound", message)
 }
 
 /// What makes a path mean different things to different servers, if anything does.
@@ -101,32 +150,67 @@ mod tests {
         parse(&target.parse().unwrap(), Version::HTTP_11).unwrap()
     }
 
+    fn proxied(target: &str) -> (String, String, String) {
+        match read(target).unwrap() {
+            SocketPath::Proxied(Proxied { cluster, target, rest }) => (cluster, target.to_string(), rest),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn paths_are_taken_apart() {
-        let tunnel = read("/apis/proxies.clusternet.io/v1alpha1/sockets/c1").unwrap();
-        assert_eq!(
-            tunnel,
-            SocketPath::Tunnel {
-                cluster: "c1".to_owned()
-            }
-        );
-        for (path, wanted) in [
-            ("proxy/direct", "/"),
-            ("proxy/direct/", "/"),
-            ("proxy/direct/api/v1/pods?watch=1&x=//..", "/api/v1/pods?watch=1&x=//.."),
+        for path in ["c1", "c1/"] {
+            let tunnel = SocketPath::Tunnel {
+                cluster: "c1".to_owned(),
+            };
+            assert_eq!(read(&format!("{SOCKETS_PATH}{path}")).unwrap(), tunnel);
+        }
+        for (path, target, rest) in [
+            ("proxy/direct", "direct", "/"),
+            ("proxy/direct/", "direct", "/"),
+            ("proxy/direct?a=b", "direct", "/?a=b"),
+            (
+                "proxy/direct/api/v1/pods?watch=1&x=//..",
+                "direct",
+                "/api/v1/pods?watch=1&x=//..",
+            ),
             (
                 "proxy/direct/apis/rbac/system:basic-user...",
+                "direct",
                 "/apis/rbac/system:basic-user...",
             ),
+            ("proxy/https/web.shop.svc", "https/web.shop.svc:443", "/"),
+            ("proxy/https/web.shop.svc/", "https/web.shop.svc:443", "/"),
+            ("proxy/http/web:8080/a/b/?q=1", "http/web:8080", "/a/b/?q=1"),
+            ("proxy/http/[::1]:8080/a", "http/[::1]:8080", "/a"),
         ] {
-            let SocketPath::Direct { cluster, rest } = read(&format!("{SOCKETS_PATH}c1/{path}")).unwrap() else {
-                panic!("not a request for a cluster");
-            };
-            assert_eq!((cluster.as_str(), rest.as_str()), ("c1", wanted));
+            let wanted = ("c1".to_owned(), target.to_owned(), rest.to_owned());
+            assert_eq!(proxied(&format!("{SOCKETS_PATH}c1/{path}")), wanted, "{path}");
         }
-        assert!(parse(&"/api/v1".parse().unwrap(), Version::HTTP_11).is_none());
-        assert_eq!(read(&format!("{SOCKETS_PATH}c1/proxy/directory")).unwrap_err().code, 404);
-        assert_eq!(read(&format!("{SOCKETS_PATH}c1/proxy/https/10.0.0.1")).unwrap_err().code, 404);
+        for (path, cluster, rest) in [
+            ("edge-1", "edge-1", "/"),
+            ("edge-1/", "edge-1", "/"),
+            ("edge-1/api/v1/pods?limit=1", "edge-1", "/api/v1/pods?limit=1"),
+            ("edge-1/proxy/direct", "edge-1", "/proxy/direct"),
+        ] {
+            let wanted = (cluster.to_owned(), "direct".to_owned(), rest.to_owned());
+            assert_eq!(proxied(&format!("{CLUSTERS_PATH}{path}")), wanted, "{path}");
+        }
+        for path in ["/api/v1", "/clusters", "/apis/proxies.clusternet.io/v1alpha1/sockets"] {
+            assert!(parse(&path.parse().unwrap(), Version::HTTP_11).is_none(), "{path}");
+        }
+        for path in [
+            "proxy/directory",
+            "proxy",
+            "proxy/",
+            "status",
+            "proxy/ftp/a",
+            "proxy/https",
+            "proxy/https/",
+            "proxy/http/a@b/",
+        ] {
+            assert_eq!(read(&format!("{SOCKETS_PATH}c1/{path}")).unwrap_err().code, 404, "{path}");
+        }
     }
 
     #[test]
@@ -134,10 +218,12 @@ mod tests {
         for trick in [
             "/a", "..", "a//b", "%2e%2E/x", "a/.%2e/b", "a/%2E", "./a", "a%2fb", "a%5Cb", "a%00",
         ] {
-            let refusal = read(&format!("{SOCKETS_PATH}c1/proxy/direct/{trick}")).unwrap_err();
-            assert_eq!(refusal.code, 400, "{trick}");
+            for begin in [format!("{SOCKETS_PATH}c1/proxy/direct/"), format!("{CLUSTERS_PATH}c1/")] {
+                assert_eq!(read(&format!("{begin}{trick}")).unwrap_err().code, 400, "{trick}");
+            }
         }
         assert_eq!(read(&format!("{SOCKETS_PATH}../x")).unwrap_err().code, 400);
+        assert_eq!(read("/clusters//api").unwrap_err().code, 400);
         assert_eq!(read(&format!("https://hub{SOCKETS_PATH}c1")).unwrap_err().code, 400);
         let http2 = parse(&format!("https://hub{SOCKETS_PATH}c1").parse().unwrap(), Version::HTTP_2);
         assert!(http2.unwrap().is_ok(), "in HTTP/2 there is always an authority");

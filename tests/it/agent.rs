@@ -127,7 +127,7 @@ impl Application for Routes {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
         match socket_path::parse(request.uri(), request.version()) {
             Some(Ok(SocketPath::Tunnel { cluster })) => self.acceptor.answer(&peer, &cluster, request),
-            Some(Ok(SocketPath::Direct { cluster, rest })) => self.proxy.answer(&peer, &cluster, &rest, request).await,
+            Some(Ok(SocketPath::Proxied(asked))) => self.proxy.answer(&peer, &asked, request).await,
             Some(Err(refusal)) => refused(&refusal),
             None => {
                 let token = request
@@ -205,6 +205,7 @@ impl Hub {
             cluster_type: "EdgeCluster".to_owned(),
             labels: BTreeMap::new(),
             access,
+            reachable: branchline::core::reach::Reachable::default(),
             credentials: credentials.map_or(CredentialsPlace::Secret, CredentialsPlace::File),
             backoff: Backoff {
                 first: Duration::from_millis(50),

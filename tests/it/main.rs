@@ -30,6 +30,7 @@ mod kubectl;
 mod oidc;
 mod plan;
 mod port;
+mod reach;
 mod registration;
 mod remote;
 mod render_fixtures;

@@ -15,6 +15,7 @@ use super::{CliError, write};
 use crate::agent::{self, AgentConfig, CredentialsPlace, Trust};
 use crate::cluster::{Access, SURVEY_INTERVAL};
 use crate::core::object::Object;
+use crate::core::reach::Reachable;
 use crate::hub::Hub;
 use crate::sandbox::{Sandbox, SandboxOptions, keep, load_snapshot};
 use crate::tunnel::TunnelSettings;
@@ -154,6 +155,7 @@ fn agent_config(name: &str, kubeconfig: PathBuf, home: &Path, hub: &Hub, token: 
             path: kubeconfig,
             context: None,
         },
+        reachable: Reachable::default(),
         credentials: CredentialsPlace::File(credentials(home)),
         backoff: Backoff::default(),
         pending_interval: Duration::from_secs(1),

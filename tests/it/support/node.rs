@@ -114,7 +114,8 @@ pub(crate) fn add_echo_pod(server: &ApiServer) {
     }
 }
 
-fn tls(server: &ApiServer) -> Arc<ServerConfig> {
+/// What a server shows whose certificate this cluster's CA has signed for 127.0.0.1.
+pub(crate) fn tls(server: &ApiServer) -> Arc<ServerConfig> {
     let identity = server.authority().server();
     let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("the key is PEM");
