@@ -10,10 +10,12 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{Request, Response};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,16 +30,19 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::auth::{Authenticator, Credential};
+use super::client_stream::ClientStream;
 use crate::core::access::Identity;
 use crate::tunnel::http::Body;
 
 /// How long to wait after the system refused to accept, mostly because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADER_BYTES: usize = 128 << 10;
 const MAX_HEADER_LIST: u32 = 128 << 10;
 const HTTP2_STREAMS: u32 = 256;
-const HTTP2_PING: Duration = Duration::from_secs(30);
+/// What a client may have under way in one upload.
+const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
+/// And in all uploads of one connection: more than one of them, so that one that stands still stops no other.
+const HTTP2_CONNECTION_WINDOW: u32 = 16 * HTTP2_STREAM_WINDOW;
 /// How many addresses are remembered, so that garbage from each is logged once.
 const REMEMBERED_PEERS: usize = 1_024;
 
@@ -74,6 +79,12 @@ pub struct PortSettings {
     pub handshakes: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a client may take to begin, to finish a request's head, and to send the next request on a connection of HTTP/1.1.
+    pub header_timeout: Duration,
+    /// How often an HTTP/2 client is asked whether it is still there.
+    pub http2_ping: Duration,
+    /// How long a client may take to end a connection that the hub has ended.
+    pub linger: Duration,
     /// How long requests under way may go on after the stop.
     pub drain: Duration,
 }
@@ -83,6 +94,9 @@ impl Default for PortSettings {
         PortSettings {
             handshakes: 512,
             handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
+            http2_ping: Duration::from_secs(30),
+            linger: Duration::from_secs(2),
             drain: Duration::from_secs(5),
         }
     }
@@ -175,11 +189,13 @@ impl<A: Application> Port<A> {
 
     async fn http(&self, stream: TlsStream<TcpStream>, peer: Arc<Peer>) {
         let address = peer.address;
+        let stream = ClientStream::new(stream, self.settings.header_timeout, self.settings.linger);
+        let handed_over = stream.handed_over();
         let service = service_fn(move |request| {
-            let (application, peer) = (Arc::clone(&self.application), Arc::clone(&peer));
-            async move { Ok::<_, Infallible>(application.answer(peer, request).await) }
+            let (application, peer, handed_over) = (Arc::clone(&self.application), Arc::clone(&peer), Arc::clone(&handed_over));
+            async move { Ok::<_, Infallible>(answer(&*application, peer, request, &handed_over).await) }
         });
-        let builder = http_builder();
+        let builder = http_builder(&self.settings);
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -194,19 +210,39 @@ impl<A: Application> Port<A> {
     }
 }
 
-fn http_builder() -> auto::Builder<TokioExecutor> {
+async fn answer<A: Application>(
+    application: &A,
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+    handed_over: &AtomicBool,
+) -> Response<Body> {
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let mut response = application.answer(peer, request).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        handed_over.store(true, Ordering::Relaxed);
+    } else if chunked {
+        // It may have had a Content-Length besides, of which hyper leaves no trace. Whoever stands in front of this port and goes by that
+        // sees other requests in what follows, so nothing may follow (RFC 9112 §6.1).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn http_builder(settings: &PortSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(settings.header_timeout)
         .max_buf_size(MAX_HEADER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
-        .keep_alive_interval(HTTP2_PING);
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .keep_alive_interval(settings.http2_ping);
     builder
 }
 

@@ -6,6 +6,7 @@ pub mod api;
 pub mod audit;
 pub mod auth;
 pub mod ca;
+mod client_stream;
 pub mod data;
 pub mod delivery;
 pub mod editing;

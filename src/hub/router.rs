@@ -37,7 +37,7 @@ pub struct Router {
 
 impl Application for Router {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        match socket_path::parse(request.uri(), request.version()) {
+        match socket_path::parse(request.method(), request.uri(), request.version()) {
             Some(Ok(SocketPath::Tunnel { cluster })) => return self.acceptor.answer(&peer, &cluster, request),
             Some(Ok(SocketPath::Proxied(asked))) => return self.proxy.answer(&peer, &asked, request).await,
             Some(Err(refusal)) => return refused(&refusal),

@@ -1,7 +1,7 @@
 //! The paths that lead to clusters: a cluster's tunnel, or a request that is passed on. Pure; refuses every spelling that two servers could
 //! read differently.
 
-use http::{Uri, Version};
+use http::{Method, Uri, Version};
 
 use crate::core::access::Refusal;
 use crate::core::reach::Target;
@@ -34,7 +34,7 @@ pub struct Proxied {
 }
 
 /// Reads a request's target; `None` when it leads to no cluster.
-pub fn parse(uri: &Uri, version: Version) -> Option<Result<SocketPath, Refusal>> {
+pub fn parse(method: &Method, uri: &Uri, version: Version) -> Option<Result<SocketPath, Refusal>> {
     let path = uri.path();
     let read: fn(&str, Option<&str>) -> Result<SocketPath, Refusal> = match () {
         () if path.starts_with(SOCKETS_PATH) => socket,
@@ -42,15 +42,29 @@ pub fn parse(uri: &Uri, version: Version) -> Option<Result<SocketPath, Refusal>>
         () => return None,
     };
     let below = path.strip_prefix(SOCKETS_PATH).or_else(|| path.strip_prefix(CLUSTERS_PATH))?;
-    Some(check(uri, version, below).and_then(|()| read(below, uri.query())))
+    Some(check(method, uri, version, below).and_then(|()| read(below, uri.query())))
 }
 
-fn check(uri: &Uri, version: Version, below: &str) -> Result<(), Refusal> {
+fn check(method: &Method, uri: &Uri, version: Version, below: &str) -> Result<(), Refusal> {
+    if method == Method::CONNECT {
+        let message = "CONNECT asks a proxy for a connection to a host, and this is none; kubectl port-forward leads to pods";
+        return Err(Refusal::new(405, "MethodNotAllowed", message));
+    }
     // In HTTP/2 every target has an authority.
     if uri.authority().is_some() && version < Version::HTTP_2 {
         return Err(bad("the request's target is an absolute URL; send the path alone"));
     }
-    ambiguity(below).map_or(Ok(()), |problem| Err(bad(problem)))
+    if let Some(problem) = ambiguity(below) {
+        return Err(bad(problem));
+    }
+    match below.is_empty() {
+        true => Err(Refusal::new(
+            404,
+            "NotFound",
+            "the path names no cluster; `kubectl get managedclusters -A` lists them",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// `<cluster>`, `<cluster>/proxy/direct/…`, `<cluster>/proxy/https/<host[:port]>/…`; nothing is redirected for a slash too many or too few.
@@ -144,10 +158,12 @@ fn bad(problem: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(target: &str) -> Result<SocketPath, Refusal> {
-        parse(&target.parse().unwrap(), Version::HTTP_11).unwrap()
+        parse(&Method::GET, &target.parse().unwrap(), Version::HTTP_11).unwrap()
     }
 
     fn proxied(target: &str) -> (String, String, String) {
@@ -197,7 +213,10 @@ mod tests {
             assert_eq!(proxied(&format!("{CLUSTERS_PATH}{path}")), wanted, "{path}");
         }
         for path in ["/api/v1", "/clusters", "/apis/proxies.clusternet.io/v1alpha1/sockets"] {
-            assert!(parse(&path.parse().unwrap(), Version::HTTP_11).is_none(), "{path}");
+            assert!(
+                parse(&Method::GET, &path.parse().unwrap(), Version::HTTP_11).is_none(),
+                "{path}"
+            );
         }
         for path in [
             "proxy/directory",
@@ -225,7 +244,71 @@ mod tests {
         assert_eq!(read(&format!("{SOCKETS_PATH}../x")).unwrap_err().code, 400);
         assert_eq!(read("/clusters//api").unwrap_err().code, 400);
         assert_eq!(read(&format!("https://hub{SOCKETS_PATH}c1")).unwrap_err().code, 400);
-        let http2 = parse(&format!("https://hub{SOCKETS_PATH}c1").parse().unwrap(), Version::HTTP_2);
+        for nobody in [SOCKETS_PATH, CLUSTERS_PATH, "/clusters/?a=b"] {
+            assert_eq!(read(nobody).unwrap_err().code, 404, "{nobody}");
+        }
+        let connect = parse(&Method::CONNECT, &"/clusters/c1/api".parse().unwrap(), Version::HTTP_11);
+        assert_eq!(connect.unwrap().unwrap_err().code, 405);
+        let uri: Uri = format!("https://hub{SOCKETS_PATH}c1").parse().unwrap();
+        let http2 = parse(&Method::GET, &uri, Version::HTTP_2);
         assert!(http2.unwrap().is_ok(), "in HTTP/2 there is always an authority");
+    }
+
+    /// Bytes that lead somewhere more often than arbitrary ones would.
+    fn targets() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("/".to_owned()),
+            Just(SOCKETS_PATH.to_owned()),
+            Just(CLUSTERS_PATH.to_owned()),
+            Just("/proxy/direct".to_owned()),
+            Just("/proxy/https/".to_owned()),
+            Just("/proxy/http/".to_owned()),
+            prop::sample::select(vec![
+                "..", ".", "%2e", "%2F", "%", "?", "#", ":443", "[::1]", "@", "\\", ";", "*", "//"
+            ])
+            .prop_map(str::to_owned),
+            "[a-z0-9.-]{1,8}",
+            any::<String>(),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// Whatever it is, it is answered; and what is passed on has one meaning.
+    fn check_any(target: &[u8]) {
+        let Ok(uri) = Uri::try_from(target) else {
+            return;
+        };
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let Some(Ok(SocketPath::Proxied(asked))) = parse(&Method::GET, &uri, version) else {
+                continue;
+            };
+            let at_cluster: Uri = asked.rest.parse().unwrap();
+            assert_eq!(at_cluster.path_and_query().unwrap().as_str(), asked.rest);
+            let segments: Vec<&str> = at_cluster.path().split('/').skip(1).collect();
+            let (_, inner) = segments.split_last().unwrap();
+            assert!(inner.iter().all(|segment| !segment.is_empty()), "{asked:?}");
+            assert!(!segments.iter().any(|segment| [".", ".."].contains(segment)), "{asked:?}");
+            assert!(!asked.cluster.contains(['/', '?', '\\']), "{asked:?}");
+            let again = format!("{SOCKETS_PATH}{}/proxy/{}{}", asked.cluster, asked.target, asked.rest);
+            assert_eq!(
+                read(&again).unwrap(),
+                SocketPath::Proxied(asked),
+                "written out, it is read the same"
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+
+        #[test]
+        fn any_target_is_answered_and_means_one_thing(target in targets()) {
+            check_any(target.as_bytes());
+        }
+
+        #[test]
+        fn any_bytes_are_answered(begin in prop::sample::select(vec!["", SOCKETS_PATH, CLUSTERS_PATH]), rest: Vec<u8>) {
+            check_any(&[begin.as_bytes(), &rest].concat());
+        }
     }
 }

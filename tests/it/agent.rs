@@ -125,7 +125,7 @@ struct Routes {
 
 impl Application for Routes {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        match socket_path::parse(request.uri(), request.version()) {
+        match socket_path::parse(request.method(), request.uri(), request.version()) {
             Some(Ok(SocketPath::Tunnel { cluster })) => self.acceptor.answer(&peer, &cluster, request),
             Some(Ok(SocketPath::Proxied(asked))) => self.proxy.answer(&peer, &asked, request).await,
             Some(Err(refusal)) => refused(&refusal),

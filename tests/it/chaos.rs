@@ -5,28 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::support::dice::{Dice, number};
 use crate::support::fleet::{Fleet, STATE};
 use crate::support::samples::{base, greeting};
 use crate::support::{holds, wait_until};
-
-/// Numbers that look random and are the same each time (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
 
 /// What git says: which ConfigMap greets how, for cluster a, for b, or for both.
 type Expected = BTreeMap<String, (u64, String)>;

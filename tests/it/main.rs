@@ -34,6 +34,7 @@ mod reach;
 mod registration;
 mod remote;
 mod render_fixtures;
+mod request_path;
 mod sandbox_api;
 mod sandbox_conformance;
 mod server_side_apply;

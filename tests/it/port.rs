@@ -1,18 +1,20 @@
 //! The hub's port with real sockets and mutual TLS: who comes in, agents' tunnels, and users' requests through them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use branchline::core::access::ADMINS;
 use branchline::hub::ca::DEFAULT_LIFETIME;
-use branchline::tunnel::TunnelSettings;
-use branchline::tunnel::dial::DialError;
+use branchline::hub::listener::PortSettings;
+use branchline::tunnel::dial::{DialError, connect};
+use branchline::tunnel::{KeepAlive, TunnelSettings};
 use branchline::wire::control::ToAgent;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::port::{CLUSTER, Hub, OFFLINE, OTHER, PATIENCE, api_server, direct, introduce, request, status, text, until};
@@ -213,6 +215,188 @@ async fn too_many_requests_are_an_answer() {
     hanging.drain(..).for_each(|request| request.abort());
     until("callers that left free their streams", || agent.handle.open_streams() == 1).await;
     assert_eq!(hub.get(admin, &direct(CLUSTER, "/api")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_at_once_get_as_many_streams_as_there_are() {
+    const USABLE: usize = 1_000;
+    let patient = TunnelSettings {
+        open_timeout: PATIENCE,
+        ..TunnelSettings::hub()
+    };
+    let (hub, (api, _events)) = (Hub::with(patient).await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let admin = hub.user("alice", ADMINS);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let connection = hub.http2(admin.clone()).await;
+        for _ in 0..250 {
+            let mut connection = connection.clone();
+            let url = format!("https://localhost{}", direct(CLUSTER, "/hang?watch=true"));
+            let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
+            requests.spawn(async move { connection.send_request(request).await.unwrap().status().as_u16() });
+        }
+    }
+    for _ in 0..10_000 - USABLE {
+        let answered = tokio::time::timeout(PATIENCE, requests.join_next()).await;
+        assert_eq!(answered.expect("one more is answered").unwrap().unwrap(), 429);
+    }
+    until("the control stream and as many requests as may be are open", || {
+        agent.handle.open_streams() == USABLE + 1
+    })
+    .await;
+    let (code, message) = status(hub.get(admin.clone(), &direct(CLUSTER, "/api")).await).await;
+    assert!(code == 429 && message.contains("limit"), "{message}");
+    requests.abort_all();
+    while requests.join_next().await.is_some() {}
+    until("their streams are free", || agent.handle.open_streams() == 1).await;
+    assert_eq!(hub.get(admin, &direct(CLUSTER, "/api")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_stops_no_other_of_its_connection() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let connection = hub.http2(hub.user("alice", ADMINS)).await;
+    // More than sockets and windows on the way hold.
+    let content = Bytes::from(vec![1u8; 32 << 20]);
+    let upload = |path: &str| {
+        let url = format!("https://localhost{}", direct(CLUSTER, path));
+        let request = Request::post(url).body(Full::new(content.clone())).unwrap();
+        let mut connection = connection.clone();
+        async move { connection.send_request(request).await.unwrap() }
+    };
+    let stalled: Vec<_> = (0..8).map(|_| tokio::spawn(upload("/hang?watch=true"))).collect();
+    until("all of them are under way", || agent.handle.open_streams() == 9).await;
+    let answer = tokio::time::timeout(PATIENCE, upload("/upload")).await.unwrap();
+    assert_eq!(text(answer).await, content.len().to_string());
+    stalled.into_iter().for_each(|upload| upload.abort());
+}
+
+/// Long enough for this process to answer while others build something.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// A hub that is quick to give up on those who do not answer.
+async fn impatient() -> Hub {
+    let tunnels = TunnelSettings {
+        keep_alive: KeepAlive {
+            ping_every: QUICK / 2,
+            dead_after: 4 * QUICK,
+        },
+        ..TunnelSettings::hub()
+    };
+    let port = PortSettings {
+        handshake_timeout: QUICK,
+        header_timeout: QUICK,
+        http2_ping: QUICK,
+        ..PortSettings::default()
+    };
+    Hub::with_port(tunnels, port).await
+}
+
+#[tokio::test]
+async fn a_watch_outlives_every_timeout_while_nothing_happens() {
+    let (hub, (api, events)) = (impatient().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let admin = hub.user("alice", ADMINS);
+    let mut older = hub
+        .get(admin.clone(), &direct(CLUSTER, "/watch?watch=true"))
+        .await
+        .into_body();
+    let url = format!("https://localhost{}", direct(CLUSTER, "/watch?watch=true"));
+    let newer = Request::get(url).body(Full::<Bytes>::default()).unwrap();
+    let mut connection = hub.http2(admin).await;
+    let mut newer = connection.send_request(newer).await.unwrap().into_body();
+    tokio::time::sleep(6 * QUICK).await;
+    for event in ["one", "two"] {
+        events.send(event).unwrap();
+    }
+    // Each event goes to one of them.
+    let frames = async { (older.frame().await.unwrap().unwrap(), newer.frame().await.unwrap().unwrap()) };
+    let (older, newer) = tokio::time::timeout(PATIENCE, frames).await.unwrap();
+    let mut seen = [older.into_data().unwrap(), newer.into_data().unwrap()];
+    seen.sort_unstable();
+    assert_eq!(seen, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn whoever_says_too_little_is_cut_and_holds_nobody_up() {
+    let (hub, (api, _events)) = (impatient().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    let admin = hub.user("alice", ADMINS);
+    let request = direct(CLUSTER, "/api");
+    let slow = [
+        String::new(),
+        "P".to_owned(),
+        "PRI * HTTP/2.0\r\n\r\nSM".to_owned(),
+        format!("GET {request} HTTP/1.1\r\nHost: hub\r\n"),
+        format!("GET {request} HTTP/1.1\r\nHost: hub\r\n\r\n"),
+    ];
+    let mut held = Vec::new();
+    for begin in slow {
+        for protocol in ["h2", "http/1.1"] {
+            let mut config = Arc::unwrap_or_clone(admin.clone());
+            config.alpn_protocols = vec![protocol.into()];
+            let stream = connect(&hub.hub_address(), Arc::new(config)).await.unwrap();
+            held.push((begin.clone(), tokio::spawn(drip(stream, begin.clone()))));
+        }
+    }
+    let mut mute = TcpStream::connect(hub.address).await.unwrap();
+    assert_eq!(hub.admin_get("/api").await.status(), StatusCode::OK);
+    for (begin, ended) in held {
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        assert!(ended.is_ok(), "it is still served after {begin:?}");
+    }
+    tokio::time::timeout(PATIENCE, mute.read_to_end(&mut Vec::new()))
+        .await
+        .expect("it is still waited for")
+        .ok();
+    assert_eq!(hub.admin_get("/api").await.status(), StatusCode::OK);
+    until("their streams are free", || agent.handle.open_streams() == 1).await;
+}
+
+/// Says the beginning, then a byte of a header now and then, until the connection ends.
+async fn drip(stream: impl AsyncRead + AsyncWrite, begin: String) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let talks = async {
+        writer.write_all(begin.as_bytes()).await?;
+        // A request that is whole is followed by silence; an unfinished one by more of it.
+        while begin.ends_with("hub\r\n") {
+            writer.write_all(b"x").await?;
+            writer.flush().await?;
+            tokio::time::sleep(QUICK / 10).await;
+        }
+        writer.flush().await?;
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let mut answer = Vec::new();
+    tokio::select! {
+        _ = talks => {}
+        _ = reader.read_to_end(&mut answer) => {}
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_before_all_is_said_still_hears_why() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: hub\r\nContent-Length: {}\r\n\r\n",
+        direct(CLUSTER, "/upload"),
+        6 << 20
+    );
+    for _ in 0..5 {
+        let mut stream = connect(&hub.hub_address(), hub.user("bob", "dev")).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..6 {
+            let said = stream.write_all(&[1; 1 << 20]).await;
+            said.expect("the connection is not reset while the client still talks");
+        }
+        let mut answer = String::new();
+        // It ends in TLS before it ends.
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
 }
 
 #[tokio::test]

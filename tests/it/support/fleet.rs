@@ -489,6 +489,15 @@ impl Fleet {
         }
     }
 
+    /// Waits until a cluster answers through the hub.
+    #[track_caller]
+    pub(crate) fn wait_reachable(&self, cluster: usize) {
+        wait_until("the cluster answers through the hub", || {
+            let answer = self.hub.client().get(&format!("{}/version", self.socket(cluster)))?;
+            holds(answer.status == 200, answer.body)
+        });
+    }
+
     /// The path of a cluster's own API on the hub.
     pub(crate) fn socket(&self, cluster: usize) -> String {
         let id = self.servers[cluster].cluster_id();

@@ -142,7 +142,21 @@ impl Client {
         Ok((read_head(&mut stream)?, stream))
     }
 
-    fn connect(&self) -> Result<Stream, std::io::Error> {
+    /// Sends these bytes as they are, and reads until the server ends the connection. `Err` if it does so without an answer.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<String, std::io::Error> {
+        let mut stream = self.connect()?;
+        // A server that has heard enough need not take the rest.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        if answer.is_empty() {
+            ended?;
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// A TLS connection on which nothing was sent yet.
+    pub(crate) fn connect(&self) -> Result<Stream, std::io::Error> {
         let socket = TcpStream::connect(("127.0.0.1", self.port))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;

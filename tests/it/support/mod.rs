@@ -4,6 +4,7 @@
 //! that says how to get it, never a skip. Nothing here asserts on time: `wait_until` has a deadline only so that a hang becomes a failure.
 
 pub(crate) mod apiserver;
+pub(crate) mod dice;
 pub(crate) mod fleet;
 pub(crate) mod https;
 pub(crate) mod issuer;

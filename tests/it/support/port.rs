@@ -119,7 +119,7 @@ pub(crate) struct Routes {
 
 impl Application for Routes {
     async fn answer(&self, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        match socket_path::parse(request.uri(), request.version()) {
+        match socket_path::parse(request.method(), request.uri(), request.version()) {
             Some(Ok(SocketPath::Tunnel { cluster })) => self.acceptor.answer(&peer, &cluster, request),
             Some(Ok(SocketPath::Proxied(asked))) => self.proxy.answer(&peer, &asked, request).await,
             Some(Err(refusal)) => refused(&refusal),
@@ -134,6 +134,14 @@ impl Hub {
     }
 
     pub(crate) async fn with(settings: TunnelSettings) -> Hub {
+        let port = PortSettings {
+            drain: Duration::from_millis(300),
+            ..PortSettings::default()
+        };
+        Hub::with_port(settings, port).await
+    }
+
+    pub(crate) async fn with_port(settings: TunnelSettings, port: PortSettings) -> Hub {
         let directory = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(directory.path(), SystemTime::now()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -152,10 +160,6 @@ impl Hub {
                 Arc::new(Gate::new(revisions, Authentication::default())),
             ),
         });
-        let port = PortSettings {
-            drain: Duration::from_millis(300),
-            ..PortSettings::default()
-        };
         let served = tokio::spawn(serve(listener, config, authenticator, routes, port, stop.clone()));
         Hub {
             authority,
