@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap_complete::ArgValueCandidates;
 use http::Method;
 use serde_json::json;
 
 use super::client::HubAccess;
+use super::completion::clusters_of_hub;
 use super::output::Output;
 use super::{CliError, runtime};
 
@@ -13,6 +15,7 @@ use super::{CliError, runtime};
 #[derive(Debug, clap::Args)]
 pub(super) struct ApproveArgs {
     /// Name or id of the cluster
+    #[arg(add = ArgValueCandidates::new(clusters_of_hub))]
     cluster: String,
     /// Let the new key that waits take the place of the registered one
     #[arg(long)]
@@ -25,6 +28,7 @@ pub(super) struct ApproveArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct DenyArgs {
     /// Name or id of the cluster
+    #[arg(add = ArgValueCandidates::new(clusters_of_hub))]
     cluster: String,
     #[command(flatten)]
     hub: HubAccess,

@@ -17,13 +17,13 @@ const ANSWER_LIMIT: usize = 64 << 20;
 pub(super) struct HubAccess {
     /// Kubeconfig of the hub; KUBECONFIG or ~/.kube/config when left out
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
-    kubeconfig: Option<PathBuf>,
+    pub(super) kubeconfig: Option<PathBuf>,
     /// Context in the kubeconfig
     #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    pub(super) context: Option<String>,
     /// The hub's data directory, for its admin.kubeconfig
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
 }
 
 /// A client of the hub.

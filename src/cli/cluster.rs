@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap_complete::ArgValueCandidates;
 use http::Method;
 
 use super::approve::encode;
 use super::client::HubAccess;
+use super::completion::clusters_of_hub;
 use super::output::Output;
 use super::{CliError, runtime};
 
@@ -26,6 +28,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct RemoveArgs {
     /// Name or id of the cluster
+    #[arg(add = ArgValueCandidates::new(clusters_of_hub))]
     cluster: String,
     /// Say that what the hub gave the cluster stays there
     #[arg(long, required = true)]

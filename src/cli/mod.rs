@@ -5,6 +5,7 @@ mod approve;
 mod check;
 mod client;
 mod cluster;
+mod completion;
 mod demo;
 mod error;
 mod hub;
@@ -61,6 +62,8 @@ enum Command {
     Deny(approve::DenyArgs),
     /// Forgets clusters
     Cluster(cluster::Args),
+    /// Prints the completion script of a shell, which knows the names of clusters
+    Completion(completion::Args),
     /// Shows what the hub follows, which clusters are in sync and what is wrong
     Status(status::Args),
 }
@@ -68,6 +71,9 @@ enum Command {
 /// Parses the arguments, runs the command and gives its exit code: 0 all well, 1 errors, 2 wrong usage.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.collect();
+    if let Some(code) = completion::answer(&arguments) {
+        return code;
+    }
     if let Some(first) = arguments.first_mut() {
         *first = program_name(first);
     }
@@ -102,6 +108,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Approve(args) => approve::approve(&args, out),
         Command::Deny(args) => approve::deny(&args, out),
         Command::Cluster(args) => cluster::run(&args, out),
+        Command::Completion(args) => completion::run(&args, out),
         Command::Status(args) => status::run(&args, out),
     }
 }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap_complete::ArgValueCandidates;
+
 use crate::core::diagnostic::Diagnostic;
 use crate::core::impact::{Change, Impact, Side, compare, unified};
 use crate::core::index::Snapshot;
@@ -19,6 +21,7 @@ use crate::core::schedule::{Cluster, Fleet};
 use crate::core::state::State;
 use crate::core::why::cluster_named;
 
+use super::completion::clusters_of_source;
 use super::output::Output;
 use super::source::{Clusters, Contents};
 use super::{CliError, source};
@@ -46,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "STATE")]
     previous: Option<String>,
     /// One cluster's full diff
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(clusters_of_source))]
     cluster: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]

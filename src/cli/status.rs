@@ -91,6 +91,15 @@ fn print(status: &Value, diagnostics: &[Diagnostic], problems: &[&str], out: &mu
         ]
     });
     out.text(&table(&["NAME", "NAMESPACE", "AGENT", "STATE", "DESIRED"], rows.collect()));
+    for waiting in status["waiting"].as_array().into_iter().flatten() {
+        let (name, key) = (waiting["name"].as_str().unwrap_or_default(), waiting["newKey"].as_str());
+        out.line(&match key {
+            Some(key) => {
+                format!("waiting: a new key of cluster {name}, {key}: branchline approve {name} --replace-key, or deny {name}")
+            }
+            None => format!("waiting: cluster {name}: branchline approve {name}, or deny {name}"),
+        });
+    }
     for pending in status["pending"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         out.line(&format!("pending: {pending}"));
     }

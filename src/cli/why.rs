@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap_complete::ArgValueCandidates;
 use serde_json::Value;
 
 use crate::core::diagnostic::Diagnostic;
@@ -17,6 +18,7 @@ use crate::core::tree::FileTree;
 use crate::core::why::{self, Answer, Chain, Delivery, EntryUse, Feeding, NotFound, ObjectQuery, Place, Standing, Texts};
 
 use super::check::Format;
+use super::completion::clusters_of_source;
 use super::output::{Output, count};
 use super::source::Contents;
 use super::{CliError, source};
@@ -25,6 +27,7 @@ use super::{CliError, source};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A cluster's name or dedicated namespace
+    #[arg(add = ArgValueCandidates::new(clusters_of_source))]
     cluster: String,
     /// The object as KIND/NAME, for example deployment/web or deployments.apps/web
     #[arg(value_name = "KIND/NAME")]

@@ -296,8 +296,16 @@ impl Endpoints {
             "problems": *revision.problems, "unpushed": revision.unpushed, "diagnostics": *revision.diagnostics,
             "pending": revision.pending.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "clusters": clusters.collect::<Vec<_>>(),
+            "waiting": revision.state.registrations.clusters.values().filter_map(waiting).collect::<Vec<_>>(),
         })
     }
+}
+
+/// A cluster, or its new key, about which a person has to decide.
+fn waiting(known: &Registration) -> Option<Value> {
+    let key = known.pending_key_digest.as_deref();
+    let waits = key.is_some() || known.decision == Decision::Pending;
+    waits.then(|| json!({"name": known.cluster_name, "id": known.cluster_id, "newKey": key}))
 }
 
 async fn read_registration(request: Request<Incoming>) -> Result<(RegistrationRequest, CertificateRequest), Refusal> {

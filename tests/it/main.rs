@@ -29,6 +29,7 @@ mod impersonation;
 mod kubectl;
 mod oidc;
 mod plan;
+mod plugin;
 mod port;
 mod reach;
 mod registration;
