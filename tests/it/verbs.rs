@@ -205,8 +205,15 @@ fn a_terminal_has_a_size_that_follows_the_window() {
         let mut exec = Process::start(&client.name, in_terminal(&kubectl, "tty"), &client.home().join("terminal"));
         exec.wait_log("40 100");
         let terminal = fs::read_to_string(client.home().join("tty")).unwrap();
-        run(Command::new("stty").args(["-F", terminal.trim(), "rows", "50", "cols", "120"])).ok();
-        exec.wait_log("50 120");
+        // A kubectl that is busy drops the news of a change, so there is more than one.
+        let mut rows = 50;
+        wait_until(&format!("{}: the terminal there has followed", client.name), || {
+            rows = 101 - rows;
+            let size = ["rows", &rows.to_string(), "cols", "120"];
+            // Once it has followed, it may be gone.
+            run(Command::new("stty").args(["-F", terminal.trim()]).args(size));
+            holds([" 120\r\n", " 120\n"].iter().any(|end| exec.log().contains(end)), exec.log())
+        });
         assert_eq!(exec.wait_exit(), Some(5), "{}: {}", client.name, exec.log());
     }
 }
@@ -263,15 +270,6 @@ fn echo_server() -> u16 {
     port
 }
 
-/// The local port that a port-forward or a proxy announces.
-fn announced_port(process: &mut Process, before: &str) -> u16 {
-    process.wait_log(before);
-    let log = process.log();
-    let rest = log.split(before).nth(1).unwrap();
-    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or_else(|_| panic!("no port in {log}"))
-}
-
 #[test]
 fn ports_are_forwarded_for_many_connections_at_once() {
     let reach = Reach::shared();
@@ -280,7 +278,7 @@ fn ports_are_forwarded_for_many_connections_at_once() {
         let pod = format!("ports-{}", client.name);
         reach.run_idle_pod(client.cluster, &pod);
         let mut forward = client.start(&["port-forward", &pod, &format!(":{port}")]);
-        let local = announced_port(&mut forward, "Forwarding from 127.0.0.1:");
+        let local = forward.announced_port("Forwarding from 127.0.0.1:");
         std::thread::scope(|scope| {
             for number in 0..8u8 {
                 scope.spawn(move || {
@@ -310,7 +308,7 @@ fn a_port_where_nobody_listens_is_an_error_of_that_connection() {
         let pod = format!("closed-{}", client.name);
         reach.run_idle_pod(client.cluster, &pod);
         let mut forward = client.start(&["port-forward", &pod, &format!(":{nobody}")]);
-        let local = announced_port(&mut forward, "Forwarding from 127.0.0.1:");
+        let local = forward.announced_port("Forwarding from 127.0.0.1:");
         let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
         socket.write_all(b"anybody?").unwrap();
         let mut nothing = Vec::new();
@@ -327,7 +325,7 @@ fn kubectl_proxy_serves_the_cluster_on_a_local_port() {
     for client in reach.clients() {
         // The address of a cluster behind the hub has a path, which this command adds to requests only when it is told to.
         let mut proxy = client.start(&["proxy", "--port=0", "--append-server-path"]);
-        let port = announced_port(&mut proxy, "Starting to serve on 127.0.0.1:");
+        let port = proxy.announced_port("Starting to serve on 127.0.0.1:");
         let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         socket
             .write_all(b"GET /api/v1/nodes HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

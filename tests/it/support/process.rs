@@ -102,6 +102,11 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// What it is called in failures.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -132,6 +137,16 @@ impl Process {
             self.exit_status().ok_or_else(|| "it still runs".to_owned())
         })
         .code()
+    }
+
+    /// Waits for a port that it announces behind these words.
+    #[track_caller]
+    pub(crate) fn announced_port(&mut self, before: &str) -> u16 {
+        self.wait_log(before);
+        let log = self.log();
+        let rest = log.split(before).nth(1).unwrap_or_default();
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or_else(|_| panic!("no port in {log}"))
     }
 
     /// Waits until a line of the log contains `text`.
