@@ -28,6 +28,7 @@ mod hub_writes;
 mod impersonation;
 mod kubectl;
 mod oidc;
+mod path_faults;
 mod plan;
 mod plugin;
 mod port;

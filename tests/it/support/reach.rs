@@ -65,6 +65,14 @@ impl Reach {
         clients
     }
 
+    /// Both versions by both protocols for one cluster.
+    pub(crate) fn clients_of(&self, cluster: usize) -> Vec<Kubectl> {
+        let programs = ["kubectl", "kubectl-older"].into_iter();
+        let each = programs.flat_map(|program| [Protocol::WebSocket, Protocol::Spdy].map(|protocol| (program, protocol)));
+        each.map(|(program, protocol)| self.client(cluster, program, protocol))
+            .collect()
+    }
+
     /// The current kubectl for this cluster.
     pub(crate) fn kubectl(&self, cluster: usize) -> Kubectl {
         self.client(cluster, "kubectl", Protocol::WebSocket)
