@@ -1,11 +1,14 @@
 //! YAML and JSON text to JSON values and back, read as kubectl reads them and written so that kubectl reads them back
 //! unchanged. Limits stand in front of the parser. Owns no kind's schema.
 
+mod place;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser};
 use serde_json::{Number, Value};
+
+pub use place::{Source, locate};
 
 /// What one source file may cost. A breach is a problem of that file alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,20 +117,6 @@ pub fn emit(value: &Value) -> String {
     let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX >> 1, prefer_block_scalars: true };
     // Writing a JSON value into a String has no way to fail; JSON is YAML too should the writer ever refuse.
     serde_saphyr::to_string_with_options(value, options).unwrap_or_else(|_| format!("{value}\n"))
-}
-
-/// The line of the value at a JSON pointer in the document that starts at `line`; the nearest parent's where it is missing.
-pub fn locate(file: &[u8], line: u64, pointer: &str) -> u64 {
-    let Ok(text) = std::str::from_utf8(file) else { return line };
-    let text = text.trim_start_matches('\u{feff}');
-    let chunk = split_documents(text).into_iter().rfind(|(start, _)| *start <= line);
-    let Some((chunk_line, range)) = chunk else { return line };
-    let wanted: Vec<String> = pointer
-        .split('/')
-        .skip(1)
-        .map(|s| s.replace("~1", "/").replace("~0", "~"))
-        .collect();
-    locate_in(&text[range], &wanted).map_or(line, |found| chunk_line + found - 1)
 }
 
 fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Problem> {
@@ -304,74 +293,6 @@ fn first_content_line(text: &str, offset: usize) -> u64 {
     line_at(text, offset + blank)
 }
 
-/// Where an open collection stands while the events are walked.
-enum Frame {
-    Mapping { key: Option<String> },
-    Sequence { index: usize },
-}
-
-/// Follows the events to the wanted path; remembers the line of the deepest part of it that is there.
-fn locate_in(text: &str, wanted: &[String]) -> Option<u64> {
-    let mut stack: Vec<Frame> = Vec::new();
-    let mut best: Option<(usize, u64)> = None;
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.ok()?;
-        let line = span.start.line() as u64;
-        let is_node = matches!(
-            event,
-            Event::Scalar(..) | Event::MappingStart(..) | Event::SequenceStart(..) | Event::Alias(..)
-        );
-        if is_node && take_key(&mut stack, &event) {
-            note_key(&stack, wanted, line, &mut best);
-            continue;
-        }
-        if is_node {
-            note_key(&stack, wanted, line, &mut best);
-        }
-        match event {
-            Event::MappingStart(..) => stack.push(Frame::Mapping { key: None }),
-            Event::SequenceStart(..) => stack.push(Frame::Sequence { index: 0 }),
-            Event::MappingEnd | Event::SequenceEnd => {
-                stack.pop();
-                finish_value(&mut stack);
-            }
-            Event::Scalar(..) | Event::Alias(..) => finish_value(&mut stack),
-            _ => {}
-        }
-    }
-    best.map(|(_, line)| line)
-}
-
-fn take_key(stack: &mut [Frame], event: &Event<'_>) -> bool {
-    let Some(Frame::Mapping { key: key @ None }) = stack.last_mut() else {
-        return false;
-    };
-    *key = Some(match event {
-        Event::Scalar(text, ..) => text.to_string(),
-        _ => String::new(),
-    });
-    true
-}
-
-fn finish_value(stack: &mut [Frame]) {
-    match stack.last_mut() {
-        Some(Frame::Mapping { key }) => *key = None,
-        Some(Frame::Sequence { index }) => *index += 1,
-        None => {}
-    }
-}
-
-fn note_key(stack: &[Frame], wanted: &[String], line: u64, best: &mut Option<(usize, u64)>) {
-    let on_path = stack.len() <= wanted.len()
-        && stack.iter().zip(wanted).all(|(frame, want)| match frame {
-            Frame::Mapping { key } => key.as_deref() == Some(want.as_str()),
-            Frame::Sequence { index } => index.to_string() == *want,
-        });
-    if on_path && best.is_none_or(|(depth, _)| stack.len() > depth) {
-        *best = Some((stack.len(), line));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -461,15 +382,6 @@ mod tests {
     fn refuses_what_is_not_text() {
         let problem = parse_yaml(b"a: 1\nb: \xff\xfe", &Limits::default()).unwrap_err();
         assert_eq!((problem.line, problem.code), (2, "parse-failure"));
-    }
-
-    #[test]
-    fn finds_lines_by_pointer() {
-        let file = b"x: 1\n---\nspec:\n  feeds:\n  - kind: A\n    name: a\n  - kind: B\n    name: b\n";
-        assert_eq!(locate(file, 3, "/spec/feeds/1/name"), 8);
-        assert_eq!(locate(file, 3, "/spec/feeds/1"), 7);
-        assert_eq!(locate(file, 3, "/spec/missing"), 3);
-        assert_eq!(locate(file, 3, ""), 3);
     }
 
     #[test]

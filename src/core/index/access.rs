@@ -100,6 +100,7 @@ pub fn read_kept(text: &str) -> Access {
             object: Arc::new(object),
             file: "".into(),
             line: 0,
+            inside: Arc::default(),
             text: None,
         };
         let (key, body) = read_access(&definition, &mut Vec::new());

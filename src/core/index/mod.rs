@@ -58,8 +58,10 @@ pub struct Definition {
     pub file: Arc<str>,
     /// Line of its document.
     pub line: u64,
+    /// JSON pointer of the object in its document; empty for the document itself.
+    pub inside: Arc<str>,
     /// The file's text, where diagnostics may have to point into the object's fields.
-    pub text: Option<Arc<[u8]>>,
+    pub text: Option<Arc<yaml::Source>>,
 }
 
 impl PartialEq for Definition {
@@ -73,11 +75,13 @@ impl Eq for Definition {}
 impl Definition {
     /// Places a diagnostic at a field of this object.
     pub fn locate(&self, diagnostic: Diagnostic, pointer: &str) -> Diagnostic {
-        let line = self
-            .text
-            .as_ref()
-            .map_or(self.line, |text| yaml::locate(text, self.line, pointer));
-        diagnostic.at(&self.file, line).object(&*self.object)
+        diagnostic.at(&self.file, self.line_of(pointer)).object(&*self.object)
+    }
+
+    /// The line of a field, as far as the text is kept.
+    fn line_of(&self, pointer: &str) -> u64 {
+        let text = self.text.as_ref();
+        text.map_or(self.line, |text| text.locate(self.line, &format!("{}{pointer}", self.inside)))
     }
 
     /// Whether diagnostics about this object would be placed as those about another definition of the same content.
@@ -87,7 +91,7 @@ impl Definition {
             (None, None) => true,
             _ => false,
         };
-        same_text && (&self.file, self.line) == (&other.file, other.line)
+        same_text && (&self.file, self.line, &self.inside) == (&other.file, other.line, &other.inside)
     }
 }
 
@@ -285,7 +289,8 @@ impl<'a> Builder<'a> {
             let (definition, other) = (&item.definition, &items[usize::from(index == 0)].definition);
             let message = format!(
                 "defined more than once; the other definition is at {}:{}",
-                other.file, other.line
+                other.file,
+                other.line_of("")
             );
             let diagnostic = Diagnostic::error("duplicate-object", message).hint("keep one; until then its last result stays");
             self.diagnostics.push(definition.locate(diagnostic, ""));

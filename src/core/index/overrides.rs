@@ -153,6 +153,15 @@ pub(super) fn read(kind: OverrideKind, key: &ObjectKey, definition: &Definition,
     let before = out.len();
     let spec = read_spec::<OverrideSpec>(definition, out);
     name_entries(definition, &mut out[before..]);
+    if kind == OverrideKind::Globalization && definition.object.namespace().is_some() {
+        let (pointer, message) = (
+            "/metadata/namespace",
+            "a Globalization is in no namespace: this one has no effect",
+        );
+        let diagnostic = Diagnostic::warning("no-effect", message).field(pointer);
+        let hint = "take it out; what is for one cluster is a Localization in its dedicated namespace";
+        out.push(definition.locate(diagnostic.hint(hint), pointer));
+    }
     let reading = spec.and_then(|spec| read_override(&spec, kind, key, definition, out));
     reading.filter(|_| out[before..].iter().all(|diagnostic| !diagnostic.is_error()))
 }

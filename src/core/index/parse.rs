@@ -22,7 +22,7 @@ pub struct ParsedFile {
     /// What could not be read.
     pub problems: Vec<Problem>,
     /// The text itself, kept only where a diagnostic may have to point into an object's fields.
-    pub text: Option<Arc<[u8]>>,
+    pub text: Option<Arc<yaml::Source>>,
 }
 
 /// One object and where it stands.
@@ -34,6 +34,8 @@ pub struct ParsedObject {
     pub digest: ObjectId,
     /// Line of its document.
     pub line: u64,
+    /// JSON pointer of the object in its document: empty unless it is an item of a list or a Manifest's template.
+    pub inside: Arc<str>,
 }
 
 /// How a file's text is to be read.
@@ -157,7 +159,7 @@ fn parse_file(bytes: &[u8], format: Format, limits: &Limits) -> ParsedFile {
     let ours =
         |parsed: &ParsedObject| [APPS_GROUP, CLUSTERS_GROUP, BRANCHLINE_GROUP, RBAC_GROUP].contains(&parsed.object.group());
     if file.objects.iter().any(ours) {
-        file.text = Some(bytes.into());
+        file.text = Some(yaml::Source::new(bytes).into());
     }
     file
 }
@@ -165,17 +167,18 @@ fn parse_file(bytes: &[u8], format: Format, limits: &Limits) -> ParsedFile {
 fn add_document(file: &mut ParsedFile, document: Document) {
     match document.value {
         Err(problem) => file.problems.push(problem),
-        Ok(value) => add_value(file, value, document.line),
+        Ok(value) => add_value(file, value, document.line, ""),
     }
 }
 
-fn add_value(file: &mut ParsedFile, mut value: Value, line: u64) {
+fn add_value(file: &mut ParsedFile, mut value: Value, line: u64, inside: &str) {
     if let Some(items) = list_items(&mut value) {
-        items.into_iter().for_each(|item| add_value(file, item, line));
+        let items = items.into_iter().enumerate();
+        items.for_each(|(index, item)| add_value(file, item, line, &format!("{inside}/items/{index}")));
         return;
     }
     if let Some(template) = manifest_template(&mut value) {
-        return add_value(file, template, line);
+        return add_value(file, template, line, &format!("{inside}/template"));
     }
     match Object::from_value(value) {
         Ok(object) => {
@@ -184,6 +187,7 @@ fn add_value(file: &mut ParsedFile, mut value: Value, line: u64) {
                 object: Arc::new(object),
                 digest,
                 line,
+                inside: inside.into(),
             });
         }
         Err(error) => file.problems.push(Problem {
@@ -231,6 +235,16 @@ mod tests {
         let manifest = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Manifest\nmetadata: {name: x}\n\
                         template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
         assert_eq!(names(manifest), ["Namespace shop"]);
+    }
+
+    #[test]
+    fn objects_know_where_they_are_in_their_document() {
+        let list = "kind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n\
+                    - {apiVersion: apps.clusternet.io/v1alpha1, kind: Manifest, metadata: {name: m}, template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}}\n\
+                    ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n";
+        let file = parse_file(list.as_bytes(), Format::Yaml, &Limits::default());
+        let inside: Vec<&str> = file.objects.iter().map(|parsed| &*parsed.inside).collect();
+        assert_eq!(inside, ["/items/0", "/items/1/template", ""]);
     }
 
     #[test]

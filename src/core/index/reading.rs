@@ -62,6 +62,7 @@ pub(super) fn read_file(path: &str, parsed: &Arc<ParsedFile>) -> FileReading {
         digest: object.digest,
         file: Arc::clone(&file),
         line: object.line,
+        inside: Arc::clone(&object.inside),
         text: parsed.text.clone(),
     });
     let (mut items, mut hub) = (Vec::new(), Vec::new());

@@ -171,6 +171,7 @@ fn stated(name: &str, namespace: Option<&str>, id: Option<char>) -> BTreeMap<Str
             object: Object::from_value(object).unwrap().into(),
             digest: ObjectId::EMPTY_TREE,
             file: "hub/clusters.yaml".into(),
+            inside: "".into(),
             line: 1,
             text: None,
         },

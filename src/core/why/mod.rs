@@ -34,7 +34,10 @@ pub trait Texts {
     /// Where a field of a source object stands.
     fn place(&self, definition: &Definition, pointer: &str) -> Place {
         let line = match self.source(&definition.file) {
-            Some(text) => crate::core::yaml::locate(&text, definition.line, pointer),
+            Some(text) => {
+                let pointer = format!("{}{pointer}", definition.inside);
+                crate::core::yaml::locate(&text, definition.line, &pointer)
+            }
             None => definition.line,
         };
         Place {
