@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::listing::bundle_name;
-use super::overrides::near_feed;
+use super::strays::near_feed;
 use super::{Findings, Placed, feed_pointer};
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;

@@ -11,11 +11,12 @@ use imbl::ordmap::DiffItem;
 use super::bind::Notes;
 use super::feeds::Resolved;
 use super::overrides::OverrideIndex;
+use super::strays::NearNames;
 use super::{Inputs, Placed};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::index::{Reading, Snapshot};
 use crate::core::render::{RenderCache, RenderSettings};
-use crate::core::schedule::{self, Bindings, Live, Placement, Request};
+use crate::core::schedule::{self, Bindings, Cluster, Fleet, Placement, Request};
 use crate::core::state::{ClusterProvenance, ClusterRecord, ClusterState, DescriptionState, ProvenanceState, State};
 
 type SubscriptionKey = (String, String);
@@ -26,6 +27,7 @@ pub struct Memory {
     /// Rendered feeds.
     pub renders: RenderCache,
     pub(super) shared: Shared,
+    pub(super) near: NearNames,
     last: Option<Last>,
 }
 
@@ -33,7 +35,7 @@ struct Last {
     state: State,
     settings: RenderSettings,
     healthy: bool,
-    live: BTreeMap<Arc<str>, Live>,
+    fleet: Fleet,
     placed: BTreeMap<SubscriptionKey, Placed>,
     standing: Standing,
     notes: Notes,
@@ -55,7 +57,12 @@ type Change = (Option<Arc<ClusterRecord>>, Option<Arc<ClusterRecord>>);
 pub(super) enum Changed {
     /// Nothing is known of before.
     All,
-    These(Vec<Change>),
+    These {
+        /// What git says of them.
+        records: Vec<Change>,
+        /// What is known of them at the moment. It decides where things go, and nothing of what goes there.
+        live: Vec<Arc<ClusterRecord>>,
+    },
 }
 
 /// The clusters that are bound anew.
@@ -141,7 +148,7 @@ impl Shared {
 impl Memory {
     /// The clusters whose facts changed since the last run.
     pub(super) fn changed_clusters(&self, inputs: &Inputs<'_>) -> Changed {
-        let Some(last) = self.last.as_ref().filter(|last| last.live == inputs.fleet.fleet.live) else {
+        let Some(last) = &self.last else {
             return Changed::All;
         };
         let differs = last
@@ -153,7 +160,13 @@ impl Memory {
                 DiffItem::Update { old, new } => (Some(old.1.clone()), Some(new.1.clone())),
                 DiffItem::Remove(_, old) => (Some(old.clone()), None),
             });
-        Changed::These(differs.collect())
+        let (was, now) = (&last.fleet.live, &inputs.fleet.fleet.live);
+        let live = if was == now { Vec::new() } else { differing(was, now) };
+        let live = live.into_iter().filter_map(|namespace| inputs.fleet.records.get(namespace));
+        Changed::These {
+            records: differs.collect(),
+            live: live.cloned().collect(),
+        }
     }
 
     pub(super) fn placements<'a>(&'a self, changed: &'a Changed) -> LastPlacements<'a> {
@@ -194,12 +207,12 @@ impl Memory {
         standing: &Standing,
     ) -> Affected {
         let follows = |last: &&Last| last.is_before(inputs) && is_healthy(inputs.snapshot);
-        let (Some(last), Changed::These(changed)) = (self.last.as_ref().filter(follows), changed) else {
+        let (Some(last), Changed::These { records, .. }) = (self.last.as_ref().filter(follows), changed) else {
             return Affected::All;
         };
         // What was worth a note is looked at again, so that the note says where things stand now.
         let mut affected: BTreeSet<Arc<str>> = last.notes.keys().cloned().collect();
-        for (before, now) in changed {
+        for (before, now) in records {
             affected.extend(before.iter().chain(now).map(|record| record.cluster.namespace.clone()));
         }
         let locals = differing(&last.standing.locals, &standing.locals);
@@ -237,7 +250,7 @@ impl Memory {
             state: state.clone(),
             settings: inputs.settings,
             healthy: is_healthy(inputs.snapshot),
-            live: inputs.fleet.fleet.live.clone(),
+            fleet: inputs.fleet.fleet.clone(),
             placed: placements.iter().map(|placed| (placed.key.clone(), placed.clone())).collect(),
             standing,
             notes,
@@ -267,18 +280,24 @@ impl Last {
 impl LastPlacements<'_> {
     /// The placement before, if placing anew would give the same.
     pub(super) fn placement(&self, key: &SubscriptionKey, request: &Request<'_>, previous: &Arc<Bindings>) -> Option<&Placement> {
-        let Changed::These(changed) = self.changed else { return None };
-        let known = self.last?.placed.get(key)?;
+        let Changed::These { records, live } = self.changed else {
+            return None;
+        };
+        let last = self.last?;
+        let known = last.placed.get(key)?;
         let subscription = known.subscription.as_ref()?;
         let same = subscription.definition.digest == request.subscription.definition.digest
             && known.demands == *request.demands
             && known.known == request.known
             && Arc::ptr_eq(&known.placement.bound, previous);
+        let is_unmoved =
+            |before: &Cluster, now: &Cluster| schedule::is_unmoved(request, &known.placement, &last.fleet, before, now);
         let unmoved = |(before, now): &Change| match (before, now) {
-            (Some(before), Some(now)) => schedule::is_unmoved(request, &known.placement, &before.cluster, &now.cluster),
+            (Some(before), Some(now)) => is_unmoved(&before.cluster, &now.cluster),
             _ => false,
         };
-        (same && changed.iter().all(unmoved)).then_some(&known.placement)
+        let unmoved_live = |record: &Arc<ClusterRecord>| is_unmoved(&record.cluster, &record.cluster);
+        (same && records.iter().all(unmoved) && live.iter().all(unmoved_live)).then_some(&known.placement)
     }
 }
 

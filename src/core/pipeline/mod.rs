@@ -14,6 +14,7 @@ mod overrides;
 mod owners;
 mod placing;
 mod recipe;
+mod strays;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -29,9 +30,9 @@ use feeds::{Resolved, resolve};
 pub use asking::{Need, Questions, questions, waits_for};
 pub use fleet::{FleetFollower, FleetResult, derive as derive_fleet};
 pub use memory::Memory;
-pub use overrides::nearest;
 pub use placing::{Placed, verify};
 pub use recipe::{Recipe, explain_cluster, recipes};
+pub use strays::nearest;
 pub use waiting::{Past, Since, date};
 
 /// What a run starts from.
@@ -94,7 +95,8 @@ pub fn run(inputs: &Inputs<'_>, memory: &mut Memory) -> Outcome {
     findings.extend(inputs.fleet.diagnostics.iter().cloned());
     let changed = memory.changed_clusters(inputs);
     let placements = placing::place_all(inputs, &memory.placements(&changed), &mut findings);
-    let overrides = overrides::OverrideIndex::build(inputs.snapshot, &inputs.fleet.fleet, &mut findings);
+    strays::report(inputs.snapshot, &inputs.fleet.fleet, &mut memory.near, &mut findings);
+    let overrides = overrides::OverrideIndex::build(inputs.snapshot);
     let resolved: Vec<Resolved<'_>> = placements
         .iter()
         .map(|placed| resolve(inputs.snapshot, placed, &mut findings))

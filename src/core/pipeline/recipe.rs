@@ -38,7 +38,7 @@ pub fn recipes(inputs: &Inputs<'_>, placed: &Placed, namespace: &str) -> Vec<Rec
         return previous.iter().flat_map(|previous| &previous.feeds).map(held_whole).collect();
     }
     let mut unheard = Findings::default();
-    let overrides = OverrideIndex::build(inputs.snapshot, &inputs.fleet.fleet, &mut unheard);
+    let overrides = OverrideIndex::build(inputs.snapshot);
     let mut shares = ShareOverrides::default();
     let mut recipes = Vec::new();
     let resolved = resolve(inputs.snapshot, placed, &mut unheard);

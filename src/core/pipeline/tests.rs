@@ -6,14 +6,16 @@ mod bundles;
 mod charts;
 mod listing;
 mod properties;
+mod strays;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::*;
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::index::{self, ParseCache};
-use crate::core::schedule::Cluster;
+use crate::core::schedule::{Cluster, Live};
 use crate::core::state::{self, ClusterRecord};
 use crate::core::tree::{EntryMode, FileEntry, FileTree};
 use crate::core::yaml::Limits;
@@ -25,6 +27,7 @@ mod dividing;
 struct World {
     files: BTreeMap<String, String>,
     clusters: BTreeMap<String, Vec<(&'static str, &'static str)>>,
+    live: BTreeMap<Arc<str>, Live>,
     state: State,
     contents: BTreeMap<ObjectId, Vec<u8>>,
     diagnostics: Vec<Diagnostic>,
@@ -80,7 +83,8 @@ impl World {
                 cluster_type: String::new(),
             }
         });
-        let fleet = derive_fleet(records, &snapshot, previous);
+        let mut fleet = derive_fleet(records, &snapshot, previous);
+        fleet.fleet.live.clone_from(&self.live);
         let inputs = Inputs {
             snapshot: &snapshot,
             fleet: &fleet,

@@ -143,7 +143,7 @@ impl<'a> Judge<'a> {
         let mut unheard = Findings::default();
         Judge {
             inputs,
-            overrides: OverrideIndex::build(inputs.snapshot, &inputs.fleet.fleet, &mut unheard),
+            overrides: OverrideIndex::build(inputs.snapshot),
             resolved: placed
                 .iter()
                 .map(|placed| resolve(inputs.snapshot, placed, &mut unheard))

@@ -169,21 +169,19 @@ pub fn place(request: &Request<'_>) -> Placement {
     settle(request).0
 }
 
-/// Whether a placement stays as it is although what is known of one cluster changed. Only where each cluster is judged by itself can that be
-/// told without placing anew.
-pub fn is_unmoved(request: &Request<'_>, placement: &Placement, before: &Cluster, now: &Cluster) -> bool {
+/// Whether a placement stays as it is although what is known of one cluster changed: in git, or live since `was`. Only where each cluster is
+/// judged by itself can that be told without placing anew.
+pub fn is_unmoved(request: &Request<'_>, placement: &Placement, was: &Fleet, before: &Cluster, now: &Cluster) -> bool {
     let by_itself = request.subscription.strategy == Strategy::Replication && !request.subscription.by_sub_group;
     let same_name = before.namespace == now.namespace && before.name == now.name;
     if !by_itself || !same_name || placement.kept.is_some() {
         return false;
     }
     let bound = placement.bound.clusters.contains_key(&now.namespace);
+    let earlier = Request { fleet: was, ..*request };
     let standing = filter::standing(request, now, bound);
-    match (bound, &standing) {
-        (true, standing) => *standing == Ok(Standing::Open),
-        (false, Err(_)) => standing == filter::standing(request, before, bound),
-        (false, Ok(_)) => false,
-    }
+    let joins = !bound && standing == Ok(Standing::Open);
+    !joins && standing == filter::standing(&earlier, before, bound)
 }
 
 /// The placement, and an outcome for every cluster in the fleet's order.

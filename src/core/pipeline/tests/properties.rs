@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::quantity::Quantity;
 use crate::core::state::TreeBuilder;
+use crate::core::taint::Taint;
 use crate::core::yaml;
 
 const BUNDLE: &str = "apiVersion: branchline.io/v1alpha1\nkind: Bundle\nmetadata: {name: base}\nspec: {path: PATH}\n";
@@ -38,6 +40,85 @@ fn cluster_edit() -> impl Strategy<Value = (String, Option<String>)> {
     let name = prop::sample::select(vec!["east", "west", "north"]);
     let label = prop::option::weighted(0.8, prop::sample::select(vec!["prod", "edge", "none"]));
     (name, label).prop_map(|(name, label)| (format!("cluster:{name}"), label.map(str::to_owned)))
+}
+
+/// What is known of a cluster at the moment: nothing, or what it carries and holds. How many more replicas an agent says fit is not among it:
+/// that is true for one placement.
+fn live_edit() -> impl Strategy<Value = (String, Option<String>)> {
+    let name = prop::sample::select(vec!["east", "west", "north"]);
+    let facts = prop::sample::select(vec![
+        "cpu=2",
+        "cpu=9",
+        "NoSchedule",
+        "NoExecute",
+        "PreferNoSchedule",
+        "returning",
+    ]);
+    (name, prop::option::weighted(0.8, facts)).prop_map(|(name, facts)| (format!("live:{name}"), facts.map(str::to_owned)))
+}
+
+fn live(facts: &str) -> Live {
+    let mut live = Live::default();
+    match facts.strip_prefix("cpu=") {
+        Some(cpu) => drop(live.allocatable.insert("cpu".to_owned(), Quantity::parse(cpu).unwrap())),
+        None if facts == "returning" => live.returning = true,
+        None => {
+            let taint = serde_json::json!({"key": "unready", "effect": facts});
+            live.taints
+                .push(Taint::parse(&serde_json::from_value(taint).unwrap()).unwrap());
+        }
+    }
+    live
+}
+
+/// A Subscription that divides a Deployment, the Deployment, and a Globalization of it or of a ConfigMap.
+fn divided_edit() -> impl Strategy<Value = (String, Option<String>)> {
+    let kinds = prop::sample::select(vec!["Static", "Dynamic", "Replication"]);
+    let dividing = (kinds, any::<bool>()).prop_map(|(kind, groups)| {
+        let strategy = match kind {
+            "Replication" => "  schedulingStrategy: Replication\n".to_owned(),
+            kind => format!("  schedulingStrategy: Dividing\n  dividingScheduling: {{type: {kind}}}\n"),
+        };
+        let by_group = if groups { "  schedulingBySubGroup: true\n" } else { "" };
+        let group = if groups {
+            "\n    subGroupStrategy: {minClusters: 1}"
+        } else {
+            ""
+        };
+        let text = subscription("s3", "{env: prod}", &["c0"]);
+        let text = text.replace("spec:\n", &format!("spec:\n{strategy}{by_group}"));
+        let text = text.replace("{env: prod}}", &format!("{{env: prod}}}}{group}"));
+        (
+            "s3.yaml".to_owned(),
+            Some(text + "  - {apiVersion: apps/v1, kind: Deployment, namespace: shop, name: d}\n"),
+        )
+    });
+    let deployment = (0..9u8).prop_map(|replicas| {
+        let text = format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d, namespace: shop}}\nspec:\n  replicas: {replicas}\n  \
+             template: {{spec: {{containers: [{{name: c, resources: {{requests: {{cpu: 1}}}}}}]}}}}\n"
+        );
+        ("d.yaml".to_owned(), Some(text))
+    });
+    let affinity = prop::sample::select(vec!["", "  clusterAffinity: {matchLabels: {tier: edge}}\n"]);
+    let policy = prop::sample::select(vec!["ApplyNow", "ApplyLater"]);
+    let patch = prop::sample::select(vec![
+        r#"{"metadata":{"labels":{"a":"b"}}}"#,
+        r#"{"spec":null}"#,
+        r#"{"data":{"g":"1"}}"#,
+    ]);
+    let feed = prop::sample::select(vec![
+        "apiVersion: apps/v1, kind: Deployment, namespace: shop, name: d",
+        "apiVersion: v1, kind: ConfigMap, namespace: shop, name: c0",
+    ]);
+    let global = (affinity, policy, patch, feed).prop_map(|(affinity, policy, patch, feed)| {
+        let text = format!(
+            "apiVersion: apps.clusternet.io/v1alpha1\nkind: Globalization\nmetadata: {{name: g}}\nspec:\n  overridePolicy: {policy}\n{affinity}  \
+             feed: {{{feed}}}\n  overrides:\n  - {{name: g, type: MergePatch, value: '{patch}'}}\n"
+        );
+        ("g.yaml".to_owned(), Some(text))
+    });
+    prop_oneof![2 => dividing, 2 => deployment, 2 => global]
 }
 
 /// One edit of a small repository.
@@ -77,6 +158,9 @@ fn edit() -> impl Strategy<Value = (String, Option<String>)> {
     let bundle = prop::sample::select(vec!["base", ".", "none"])
         .prop_map(|path| ("bundle.yaml".to_owned(), Some(BUNDLE.replace("PATH", path))));
     let file = prop::sample::select(vec![
+        "d.yaml",
+        "g.yaml",
+        "s3.yaml",
         "c0.yaml",
         "c1.yaml",
         "s0.yaml",
@@ -90,14 +174,14 @@ fn edit() -> impl Strategy<Value = (String, Option<String>)> {
     ]);
     let broken = file.clone().prop_map(|file| (file.to_owned(), Some("kind: [\n".to_owned())));
     let removed = file.prop_map(|file| (file.to_owned(), None));
-    prop_oneof![4 => feed, 4 => sub, 2 => local, 2 => patched, 3 => in_folder, 1 => chart, 2 => bundle, 2 => broken, 2 => removed]
+    prop_oneof![4 => feed, 4 => sub, 2 => local, 2 => patched, 3 => in_folder, 1 => chart, 2 => bundle, 4 => divided_edit(), 2 => broken, 2 => removed]
 }
 
 proptest! {
     /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
     /// object has two owners in a cluster.
     #[test]
-    fn incremental_equals_full(edits in prop::collection::vec(prop_oneof![6 => edit(), 1 => cluster_edit()], 1..16), fan_out in 0..=state::MAX_FAN_OUT) {
+    fn incremental_equals_full(edits in prop::collection::vec(prop_oneof![6 => edit(), 1 => cluster_edit(), 2 => live_edit()], 1..16), fan_out in 0..=state::MAX_FAN_OUT) {
         let mut world = seeded();
         world.fan_out = fan_out;
         let mut trees = TreeBuilder::default();
@@ -106,12 +190,16 @@ proptest! {
             match (path.strip_prefix("cluster:"), text) {
                 (Some(name), Some(label)) => drop(world.clusters.insert(name.to_owned(), labels(&label))),
                 (Some(name), None) => drop(world.clusters.remove(name)),
-                (None, Some(text)) => drop(world.files.insert(path, text)),
-                (None, None) => drop(world.files.remove(&path)),
+                (None, text) => match (path.strip_prefix("live:").map(|name| Arc::from(format!("clusternet-{name}"))), text) {
+                    (Some(namespace), Some(facts)) => drop(world.live.insert(namespace, live(&facts))),
+                    (Some(namespace), None) => drop(world.live.remove(&namespace)),
+                    (None, Some(text)) => drop(world.files.insert(path, text)),
+                    (None, None) => drop(world.files.remove(&path)),
+                },
             }
             let previous = world.state.clone();
             world.run();
-            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), fan_out, ..World::default() };
+            let mut cold = World { files: world.files.clone(), clusters: world.clusters.clone(), live: world.live.clone(), fan_out, ..World::default() };
             let full = cold.outcome(&previous);
             let whole = state::build(&full.state);
             let tree = trees.build(&world.state);
