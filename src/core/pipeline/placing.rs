@@ -10,7 +10,7 @@ use super::{Findings, Inputs, Outcome};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::{self, Demands, Reading, Subscription};
 use crate::core::schedule::check::{self, Violation};
-use crate::core::schedule::{self, Bindings, Exclusion, Placement, Remark, Request};
+use crate::core::schedule::{self, Bindings, Exclusion, Fleet, Placement, Reason, Remark, Request};
 use crate::core::state::{State, SubscriptionState, description_directory};
 
 /// A Subscription with its placement; without a definition it is held whole.
@@ -85,7 +85,7 @@ fn place(
         // Who compares sees at once that nothing moved.
         placement.bound = previous.clone();
     }
-    report(subscription, &placement, findings);
+    report(subscription, &placement, &inputs.fleet.fleet, findings);
     Placed {
         key: key.clone(),
         directory: description_directory(&key.0, &key.1),
@@ -176,7 +176,7 @@ fn broken_rule(violation: &Violation) -> Diagnostic {
     Diagnostic::error("check-failed", violation.to_string()).hint(hint)
 }
 
-fn report(subscription: &Subscription, placement: &Placement, findings: &mut Findings) {
+fn report(subscription: &Subscription, placement: &Placement, fleet: &Fleet, findings: &mut Findings) {
     let pointer = "/spec/subscribers";
     let mut add = |diagnostic: Diagnostic, pointer: &str| {
         findings.add(subscription.definition.locate(diagnostic.field(pointer), pointer));
@@ -189,7 +189,7 @@ fn report(subscription: &Subscription, placement: &Placement, findings: &mut Fin
         let message = format!("no cluster fits any more ({}); {stay}", reasons(unfit));
         let hint = "correct the Subscription or the clusters; to undeploy, delete the Subscription";
         add(Diagnostic::error("placement-kept", message).hint(hint), pointer);
-    } else if placement.bound.clusters.is_empty() {
+    } else if placement.bound.clusters.is_empty() && !placement.excluded.iter().all(has_remark) {
         let message = match placement.excluded.is_empty() {
             true => "no cluster matches".to_owned(),
             false => format!("no cluster matches ({})", reasons(&placement.excluded)),
@@ -198,9 +198,17 @@ fn report(subscription: &Subscription, placement: &Placement, findings: &mut Fin
         add(Diagnostic::warning("no-cluster-matches", message).hint(hint), pointer);
     }
     for remark in &placement.remarks {
-        let (diagnostic, pointer) = put_into_words(remark, subscription);
+        let (diagnostic, pointer) = put_into_words(remark, subscription, fleet);
         add(diagnostic, &pointer);
     }
+}
+
+/// Whether a remark of its own says what left these clusters out.
+fn has_remark(exclusion: &Exclusion) -> bool {
+    matches!(
+        exclusion.reason,
+        Reason::NoCapacity | Reason::NoWeight | Reason::NothingToDivide
+    )
 }
 
 /// `3 LabelsDoNotMatch, 1 TaintNotTolerated`.
@@ -210,7 +218,13 @@ fn reasons(exclusions: &[Exclusion]) -> String {
     counts.collect::<Vec<_>>().join(", ")
 }
 
-fn put_into_words(remark: &Remark, subscription: &Subscription) -> (Diagnostic, String) {
+/// Whether some cluster says what it offers, or how much more fits.
+fn is_any_room_known(fleet: &Fleet) -> bool {
+    let mut live = fleet.live.values();
+    live.any(|live| !live.allocatable.is_empty() || !live.fits.is_empty())
+}
+
+fn put_into_words(remark: &Remark, subscription: &Subscription, fleet: &Fleet) -> (Diagnostic, String) {
     let known = |key: &str| subscription.feeds.iter().find(|feed| feed.status_key() == key);
     let feed_pointer = |key: &str| known(key).map_or_else(String::new, |feed| super::feed_pointer(subscription, feed));
     let named = |key: &str| known(key).map_or_else(|| key.to_owned(), ToString::to_string);
@@ -218,12 +232,19 @@ fn put_into_words(remark: &Remark, subscription: &Subscription) -> (Diagnostic, 
     match remark {
         Remark::Unplaced { feed, missing, total } => {
             let message = format!("{missing} of {total} replicas of {} fit into no cluster", named(feed));
-            let hint = "ask for fewer, request less, or add clusters with room (status.allocatable)";
+            let hint = match is_any_room_known(fleet) {
+                true => "ask for fewer, request less, or add clusters with room (status.allocatable)",
+                false => {
+                    "nothing is known of the clusters' room; offline, give the fleet with its status: kubectl get managedclusters -A -o yaml"
+                }
+            };
             (warning("replicas-do-not-fit", message, hint), feed_pointer(feed))
         }
         Remark::Stranded { feed, replicas } => {
-            let message =
-                format!("{replicas} replicas of {feed} stay where a NoExecute taint sends them away: they fit nowhere else");
+            let message = format!(
+                "{replicas} replicas of {} stay where a NoExecute taint sends them away: they fit nowhere else",
+                named(feed)
+            );
             let hint = "add room elsewhere; they move as soon as there is some";
             (warning("replicas-wait-for-room", message, hint), feed_pointer(feed))
         }

@@ -218,7 +218,8 @@ impl fmt::Display for Explanation {
             writeln!(f, "its score is {}", self.score)?;
         }
         for (feed, share, fits) in &self.shares {
-            write!(f, "it gets {share} replicas of {feed}")?;
+            let replicas = if *share == 1 { "replica" } else { "replicas" };
+            write!(f, "it gets {share} {replicas} of {feed}")?;
             match fits {
                 Some(fits) => writeln!(f, "; {fits} were taken to fit")?,
                 None => writeln!(f)?,

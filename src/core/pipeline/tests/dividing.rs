@@ -161,6 +161,31 @@ fn what_a_secret_holds_is_not_told_where_it_is_no_number() {
 }
 
 #[test]
+fn replicas_that_fit_nowhere_are_told_with_what_is_known_of_the_room() {
+    let mut world = World::new(TWO);
+    world.write("sub.yaml", &divided("Dynamic")).write("web.yaml", WORKLOAD).run();
+    assert_eq!(world.codes(), [("replicas-do-not-fit", "sub.yaml", 10)]);
+    assert!(
+        world.diagnostics[0]
+            .hint
+            .starts_with("nothing is known of the clusters' room")
+    );
+    let allocatable = [("pods".to_owned(), crate::core::quantity::Quantity::parse("2").unwrap())];
+    let live = Live {
+        allocatable: allocatable.into_iter().collect(),
+        ..Live::default()
+    };
+    world.live.insert("clusternet-east".into(), live);
+    world.run();
+    assert_eq!(world.codes(), [("replicas-do-not-fit", "sub.yaml", 10)]);
+    let found = &world.diagnostics[0];
+    assert!(
+        found.message.starts_with("4 of 6") && found.hint.starts_with("ask for fewer"),
+        "{found}"
+    );
+}
+
+#[test]
 fn a_replica_count_that_is_none_holds_its_feed() {
     let mut world = dividing();
     world.write("web.yaml", &WORKLOAD.replace('6', "many")).run();
