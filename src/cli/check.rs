@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::core::diagnostic::Diagnostic;
-use crate::core::pipeline::{self, Inputs};
-use crate::core::render::RenderSettings;
+use crate::core::index::ParseCache;
+use crate::core::pipeline::{self, Inputs, Memory};
 
 use super::output::{Output, count};
 use super::{CliError, source};
@@ -15,21 +15,14 @@ use super::{CliError, source};
 pub(super) struct Args {
     /// A folder, or a repository and a revision as repo@rev
     source: String,
-    /// ManagedClusters as YAML; without it those below hub/ count
+    /// ManagedClusters as YAML; without it those of STATE count, or those below hub/
     #[arg(long, value_name = "FILE")]
     clusters: Option<PathBuf>,
-    /// Directory in SOURCE that is read
-    #[arg(long, value_name = "P", default_value = "")]
-    path: String,
-    /// The state before, a folder made by `render --out` or repo@branch: what is held keeps it
-    #[arg(long, value_name = "STATE")]
-    previous: Option<String>,
+    #[command(flatten)]
+    reading: source::Options,
     /// Output format of the diagnostics
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-    /// Let Secrets with plain data be feeds
-    #[arg(long)]
-    allow_plain_secrets: bool,
 }
 
 /// How diagnostics are printed.
@@ -43,18 +36,13 @@ pub(super) enum Format {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
-    let (files, contents) = source::open(&args.source, &args.path)?;
-    let (snapshot, diagnostics) = source::index(&files, &contents)?;
-    let clusters = match &args.clusters {
-        Some(path) => source::read_clusters(path)?,
-        None => source::clusters_of(&[&snapshot]),
-    };
-    let (previous, _) = source::read_previous(args.previous.as_deref())?;
+    let (files, contents) = source::open(&args.source, &args.reading.path)?;
+    let (snapshot, diagnostics) = source::index(&files, &contents, &mut ParseCache::default())?;
+    let (previous, _) = source::read_previous(args.reading.previous.as_deref())?;
+    let clusters = source::fleet(args.clusters.as_deref(), &previous, &[&snapshot])?;
     let no_fleet = clusters.records.is_empty();
-    let settings = RenderSettings {
-        allow_plain_secrets: args.allow_plain_secrets,
-    };
-    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let settings = args.reading.settings();
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
     let mut diagnostics = std::mem::take(&mut outcome.diagnostics);
     let inputs = Inputs {
         snapshot: &snapshot,

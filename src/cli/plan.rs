@@ -14,11 +14,12 @@ use clap_complete::ArgValueCandidates;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::impact::{Change, Impact, Side, compare, unified};
-use crate::core::index::Snapshot;
-use crate::core::pipeline::{FleetResult, Inputs, Outcome, Pending};
+use crate::core::index::{ParseCache, Snapshot};
+use crate::core::pipeline::{FleetResult, Inputs, Memory, Outcome, Pending};
 use crate::core::render::RenderSettings;
 use crate::core::schedule::{Cluster, Fleet};
 use crate::core::state::State;
+use crate::core::tree::FileTree;
 use crate::core::why::cluster_named;
 
 use super::completion::clusters_of_source;
@@ -39,24 +40,17 @@ pub(super) struct Args {
     /// The repository, and with BASE alone the folder
     #[arg(long, value_name = "REPO", default_value = ".")]
     source: String,
-    /// Directory in SOURCE that is read
-    #[arg(long, value_name = "P", default_value = "")]
-    path: String,
     /// ManagedClusters as YAML; without it those of STATE count, or those below hub/
     #[arg(long, value_name = "FILE")]
     clusters: Option<PathBuf>,
-    /// The state before, a folder made by `render --out` or repo@branch: where things are now
-    #[arg(long, value_name = "STATE")]
-    previous: Option<String>,
+    #[command(flatten)]
+    reading: source::Options,
     /// One cluster's full diff
     #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(clusters_of_source))]
     cluster: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-    /// Let Secrets with plain data be feeds; their values are never shown
-    #[arg(long)]
-    allow_plain_secrets: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -172,22 +166,23 @@ struct Indexed {
 
 fn make(args: &Args) -> Result<Plan, CliError> {
     let (base, head) = sides(&args.range)?;
-    let mut before = index(source::open_commit(&args.source, base, &args.path)?)?;
-    let mut after = index(match head {
-        Some(head) => source::open_commit(&args.source, head, &args.path)?,
-        None => source::open(&args.source, &args.path)?,
-    })?;
-    let (previous, contents) = source::read_previous(args.previous.as_deref())?;
-    let clusters = source::fleet(args.clusters.as_deref(), &previous, &[&before.snapshot, &after.snapshot])?;
-    let settings = RenderSettings {
-        allow_plain_secrets: args.allow_plain_secrets,
+    // The later side is what a hub would make of it after the earlier one: only what differs is parsed and rendered.
+    let (mut parses, mut memory) = (ParseCache::default(), Memory::default());
+    let mut before = index(source::open_commit(&args.source, base, &args.reading.path)?, &mut parses)?;
+    let later = match head {
+        Some(head) => source::open_commit(&args.source, head, &args.reading.path)?,
+        None => source::open(&args.source, &args.reading.path)?,
     };
+    let mut after = index(later, &mut parses)?;
+    let (previous, contents) = source::read_previous(args.reading.previous.as_deref())?;
+    let clusters = source::fleet(args.clusters.as_deref(), &previous, &[&before.snapshot, &after.snapshot])?;
+    let settings = args.reading.settings();
     let registered = clusters.records.clone();
-    let (was, _) = side(&mut before, clusters.clone(), &previous, settings);
-    let (mut will, fleet) = side(&mut after, clusters, &was.state, settings);
+    let (was, _) = side(&mut before, clusters.clone(), &previous, settings, &mut memory);
+    let (mut will, fleet) = side(&mut after, clusters, &was.state, settings, &mut memory);
     let log = match head {
-        Some(head) => source::log_of(&args.source, head, &args.path),
-        None => source::log(&args.source, &args.path),
+        Some(head) => source::log_of(&args.source, head, &args.reading.path),
+        None => source::log(&args.source, &args.reading.path),
     };
     let inputs = Inputs {
         snapshot: &after.snapshot,
@@ -239,14 +234,20 @@ fn or_head(side: &str) -> &str {
     if side.is_empty() { "HEAD" } else { side }
 }
 
-fn index((files, contents): (crate::core::tree::FileTree, Contents)) -> Result<Indexed, CliError> {
-    let (snapshot, diagnostics) = source::index(&files, &contents)?;
+fn index((files, contents): (FileTree, Contents), parses: &mut ParseCache) -> Result<Indexed, CliError> {
+    let (snapshot, diagnostics) = source::index(&files, &contents, parses)?;
     Ok(Indexed { snapshot, diagnostics })
 }
 
-fn side(indexed: &mut Indexed, clusters: Clusters, previous: &State, settings: RenderSettings) -> (Outcome, FleetResult) {
+fn side(
+    indexed: &mut Indexed,
+    clusters: Clusters,
+    previous: &State,
+    settings: RenderSettings,
+    memory: &mut Memory,
+) -> (Outcome, FleetResult) {
     let diagnostics = std::mem::take(&mut indexed.diagnostics);
-    source::run(&indexed.snapshot, diagnostics, clusters, previous, settings)
+    source::run(&indexed.snapshot, diagnostics, clusters, previous, settings, memory)
 }
 
 /// The findings that only the later side has, and how many only the earlier one had. A finding that moved to another line is the same.

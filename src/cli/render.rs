@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::core::pipeline::Inputs;
-use crate::core::render::{MANIFESTS, RELEASES, RenderSettings};
+use crate::core::index::ParseCache;
+use crate::core::pipeline::{Inputs, Memory};
+use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::state::{self, Leaf, State};
 
 use super::check::{self, Format};
@@ -20,21 +21,14 @@ pub(super) struct Args {
     /// ManagedClusters as YAML
     #[arg(long, value_name = "FILE")]
     clusters: PathBuf,
-    /// Directory in SOURCE that is read
-    #[arg(long, value_name = "P", default_value = "")]
-    path: String,
-    /// The state before, a folder made by `render --out` or repo@branch: what is held keeps it
-    #[arg(long, value_name = "STATE")]
-    previous: Option<String>,
+    #[command(flatten)]
+    reading: source::Options,
     /// Write exactly the state branch's tree to this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Output format of the diagnostics
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-    /// Let Secrets with plain data be feeds
-    #[arg(long)]
-    allow_plain_secrets: bool,
 }
 
 /// Runs the command.
@@ -45,15 +39,13 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
             "add --out DIR, or use branchline check",
         ));
     }
-    let (files, contents) = source::open(&args.source, &args.path)?;
-    let (snapshot, diagnostics) = source::index(&files, &contents)?;
+    let (files, contents) = source::open(&args.source, &args.reading.path)?;
+    let (snapshot, diagnostics) = source::index(&files, &contents, &mut ParseCache::default())?;
     let clusters = source::read_clusters(&args.clusters)?;
-    let (previous, previous_contents) = source::read_previous(args.previous.as_deref())?;
-    let settings = RenderSettings {
-        allow_plain_secrets: args.allow_plain_secrets,
-    };
+    let (previous, previous_contents) = source::read_previous(args.reading.previous.as_deref())?;
+    let settings = args.reading.settings();
     let registered = clusters.records.clone();
-    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
     let inputs = Inputs {
         snapshot: &snapshot,
         fleet: &fleet,
@@ -61,7 +53,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
         settings,
         fan_out: previous.fan_out,
     };
-    source::date(&mut outcome, &inputs, &registered, source::log(&args.source, &args.path))?;
+    source::date(
+        &mut outcome,
+        &inputs,
+        &registered,
+        source::log(&args.source, &args.reading.path),
+    )?;
     let written = load_all(&outcome.state, previous_contents.as_ref())?;
     match &args.out {
         Some(directory) => write_all(directory, &written)?,

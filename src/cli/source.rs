@@ -1,6 +1,6 @@
 //! What `render` and `check` work on: a folder or `repo@rev`, ManagedClusters from a file, a previous state. Reads, decides nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,29 @@ use crate::core::yaml::{self, Limits};
 use crate::git::{Log, Repo};
 
 use super::CliError;
+
+/// What every command takes that renders a source.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Directory in SOURCE that is read
+    #[arg(long, value_name = "P", default_value = "")]
+    pub(super) path: String,
+    /// The state before, a folder made by `render --out` or repo@branch: where things are now, and what is held keeps it
+    #[arg(long, value_name = "STATE")]
+    pub(super) previous: Option<String>,
+    /// Let Secrets with plain data be feeds; plan and why never show their values
+    #[arg(long)]
+    allow_plain_secrets: bool,
+}
+
+impl Options {
+    /// What people allow.
+    pub(super) fn settings(&self) -> RenderSettings {
+        RenderSettings {
+            allow_plain_secrets: self.allow_plain_secrets,
+        }
+    }
+}
 
 /// Where content comes from.
 pub(super) enum Contents {
@@ -163,15 +186,18 @@ fn add_file(file: &Path, path: String, files: &mut FileTree, contents: &mut Hash
     Ok(())
 }
 
-/// Parses a tree into a snapshot.
-pub(super) fn index(files: &FileTree, contents: &Contents) -> Result<(Snapshot, Vec<Diagnostic>), CliError> {
+/// Parses a tree into a snapshot; what the cache knows is not parsed again.
+pub(super) fn index(
+    files: &FileTree,
+    contents: &Contents,
+    cache: &mut ParseCache,
+) -> Result<(Snapshot, Vec<Diagnostic>), CliError> {
     let limits = Limits::default();
-    let mut cache = ParseCache::default();
     cache.fill(files, &limits, |id| {
         let unreadable = |error| CliError::failed(format!("cannot read content {id}"), "run git fsck").because(error);
         contents.load(id).map_err(unreadable)
     })?;
-    Ok(index::build(files, &cache, &limits))
+    Ok(index::build(files, cache, &limits))
 }
 
 /// ManagedClusters as a file states them.
@@ -231,18 +257,17 @@ const FLEET: Limits = Limits {
     aliases: 1_000,
 };
 
+const HOLDS_CLUSTERS: &str =
+    "the file holds ManagedClusters as YAML documents, or as `kubectl get managedclusters -A -o yaml` prints them";
+
 /// Reads ManagedClusters from a YAML file.
 pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
-    let wrong = |line: u64, message: String| {
-        CliError::usage(
-            format!("{}:{line}: {message}", path.display()),
-            "the file holds ManagedClusters as YAML documents",
-        )
-    };
+    let wrong = |line: u64, message: String| CliError::usage(format!("{}:{line}: {message}", path.display()), HOLDS_CLUSTERS);
     let bytes = std::fs::read(path)
         .map_err(|error| CliError::usage(format!("cannot read {}", path.display()), "check --clusters").because(error))?;
     let documents = yaml::parse_yaml(&bytes, &FLEET).map_err(|problem| wrong(problem.line, problem.message))?;
     let mut clusters = Clusters::default();
+    let (mut names, mut ids) = (HashSet::new(), HashSet::new());
     for document in documents {
         let value = document.value.map_err(|problem| wrong(problem.line, problem.message))?;
         let items = match value.get("items").and_then(serde_json::Value::as_array) {
@@ -258,9 +283,25 @@ pub(super) fn read_clusters(path: &Path) -> Result<Clusters, CliError> {
                 let message = format!("{other} and {} have the same namespace {namespace}", record.cluster.name);
                 return Err(wrong(document.line, message));
             }
+            let name = &record.cluster.name;
+            if !names.insert(name.clone()) {
+                return Err(wrong(document.line, format!("two clusters have the name {name}")));
+            }
+            if let Some(id) = record.cluster.id.as_ref().filter(|id| !ids.insert((*id).clone())) {
+                return Err(wrong(
+                    document.line,
+                    format!("{name} has the clusterId {id} of another cluster"),
+                ));
+            }
             clusters.live.insert(namespace.clone(), live);
             clusters.records.push(record);
         }
+    }
+    if clusters.records.is_empty() {
+        return Err(CliError::usage(
+            format!("{} holds no cluster", path.display()),
+            HOLDS_CLUSTERS,
+        ));
     }
     Ok(clusters)
 }
@@ -314,6 +355,10 @@ pub(super) fn read_previous(text: Option<&str>) -> Result<(State, Option<Content
         return Ok((State::default(), None));
     };
     let (files, contents) = open(text, "")?;
+    if !files.files.contains_key(state::LAYOUT_FILE) {
+        let message = format!("{text} holds no state: it has no {}", state::LAYOUT_FILE);
+        return Err(CliError::usage(message, "name a folder made by render --out, or repo@branch"));
+    }
     let ids = files.files.into_iter().map(|(path, entry)| (path, entry.id)).collect();
     let failed = |error| {
         CliError::usage(
@@ -333,6 +378,7 @@ pub(super) fn run(
     clusters: Clusters,
     previous: &State,
     settings: RenderSettings,
+    memory: &mut Memory,
 ) -> (Outcome, FleetResult) {
     let mut fleet = pipeline::derive_fleet(clusters.records, snapshot, previous);
     fleet.fleet.live = clusters.live;
@@ -343,7 +389,7 @@ pub(super) fn run(
         settings,
         fan_out: previous.fan_out,
     };
-    let mut outcome = pipeline::run(&inputs, &mut Memory::default());
+    let mut outcome = pipeline::run(&inputs, memory);
     diagnostics.append(&mut outcome.diagnostics);
     diagnostics.sort();
     outcome.diagnostics = diagnostics;

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
-use crate::core::pipeline::Inputs;
-use crate::core::render::RenderSettings;
-use crate::core::schedule::Cluster;
+use crate::core::index::ParseCache;
+use crate::core::pipeline::{Inputs, Memory};
+use crate::core::schedule::{Cluster, Reason};
 use crate::core::selector::{CLUSTER_ID_LABEL, CLUSTER_NAME_LABEL};
 use crate::core::state::Leaf;
 use crate::core::text::printable;
@@ -40,21 +40,14 @@ pub(super) struct Args {
     /// A folder, or a repository and a revision as repo@rev
     #[arg(long, default_value = ".")]
     source: String,
-    /// Directory in SOURCE that is read
-    #[arg(long, value_name = "P", default_value = "")]
-    path: String,
     /// ManagedClusters as YAML; without it those of STATE count, or those below hub/
     #[arg(long, value_name = "FILE")]
     clusters: Option<PathBuf>,
-    /// The state before, a folder made by `render --out` or repo@branch: what is held keeps it
-    #[arg(long, value_name = "STATE")]
-    previous: Option<String>,
+    #[command(flatten)]
+    reading: source::Options,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
-    /// Let Secrets with plain data be feeds; their values are never shown
-    #[arg(long)]
-    allow_plain_secrets: bool,
 }
 
 /// Runs the command. The exit code is 1 where an error holds the object back.
@@ -65,15 +58,13 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
             "for example: branchline why edge-1 deployment/web -n shop",
         )
     })?;
-    let (files, contents) = source::open(&args.source, &args.path)?;
-    let (snapshot, diagnostics) = source::index(&files, &contents)?;
-    let (previous, previous_contents) = source::read_previous(args.previous.as_deref())?;
+    let (files, contents) = source::open(&args.source, &args.reading.path)?;
+    let (snapshot, diagnostics) = source::index(&files, &contents, &mut ParseCache::default())?;
+    let (previous, previous_contents) = source::read_previous(args.reading.previous.as_deref())?;
     let clusters = source::fleet(args.clusters.as_deref(), &previous, &[&snapshot])?;
-    let settings = RenderSettings {
-        allow_plain_secrets: args.allow_plain_secrets,
-    };
+    let settings = args.reading.settings();
     let registered = clusters.records.clone();
-    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings);
+    let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
     let inputs = Inputs {
         snapshot: &snapshot,
         fleet: &fleet,
@@ -88,7 +79,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     };
     let cluster = why::cluster_named(&fleet.fleet, &args.cluster).map_err(unknown)?;
     outcome.pending.retain(|pending| *pending.cluster == *cluster.namespace);
-    source::date(&mut outcome, &inputs, &registered, source::log(&args.source, &args.path))?;
+    source::date(
+        &mut outcome,
+        &inputs,
+        &registered,
+        source::log(&args.source, &args.reading.path),
+    )?;
     let object = why::object_named(&inputs, &outcome, cluster, &asked).map_err(unknown)?;
     let field = args.field.as_deref().map(why::field_pointer);
     let answer = why::explain(&inputs, &outcome, cluster, &object, field.as_deref(), &texts).map_err(unknown)?;
@@ -272,13 +268,27 @@ fn next(answer: &Answer, cluster: &Cluster, args: &Args) -> String {
     }
     match (&answer.delivery, &args.field) {
         (None, _) if answer.subscriptions.is_empty() => format!("add {object} to the feeds of a Subscription"),
-        (None, _) => format!("change what the Subscription asks for, or the labels of {}", cluster.name),
+        (None, _) => format!(
+            "change what the Subscription asks for, or {} of {}",
+            what_left_it_out(answer),
+            cluster.name
+        ),
         (Some(_), None) => format!("branchline why {} {object} FIELD", cluster.name),
         (Some(delivery), Some(_)) => {
             let last = delivery.fields.iter().flat_map(|chain| &chain.steps).last();
             let last = last.map(|step| format!("edit {}, then: ", at(&step.place)));
             format!("{}branchline plan", last.unwrap_or_default())
         }
+    }
+}
+
+/// What of a cluster left it out, where something of the cluster did.
+fn what_left_it_out(answer: &Answer) -> &'static str {
+    let outcome = answer.subscriptions.first().map(|feeding| feeding.outcome);
+    match outcome.and_then(Reason::of) {
+        Some(Reason::TaintNotTolerated) => "the taints",
+        Some(Reason::NoCapacity) => "the room",
+        _ => "the labels",
     }
 }
 

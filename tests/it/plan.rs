@@ -184,3 +184,52 @@ fn the_file_with_the_clusters_is_as_long_as_the_fleet_is_large() {
     let output = tour.run(&["check", ".", "--clusters", &file.display().to_string()]);
     assert!(output.stderr.contains("for 20001 clusters"), "{output:?}");
 }
+
+#[test]
+fn clusters_that_cannot_be_told_apart_are_wrong_usage() {
+    let tour = Tour::start();
+    let one = |name: &str, namespace: &str, id: u8| {
+        format!(
+            "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: \
+             {{clusterId: 00000000-0000-4000-8000-00000000000{id}}}\n"
+        )
+    };
+    for (text, said) in [
+        (
+            one("a", "n1", 1) + "---\n" + &one("b", "n1", 2),
+            ":6: a and b have the same namespace n1",
+        ),
+        (
+            one("a", "n1", 1) + "---\n" + &one("a", "n2", 2),
+            ":6: two clusters have the name a",
+        ),
+        (
+            one("a", "n1", 1) + "---\n" + &one("b", "n2", 1),
+            ":6: b has the clusterId 00000000-0000-4000-8000-000000000001 of another cluster",
+        ),
+        ("# none\n".to_owned(), "clusters.yaml holds no cluster"),
+    ] {
+        let file = tour.scratch("clusters.yaml").display().to_string();
+        fs::write(&file, text).unwrap();
+        for command in ["check", "render"] {
+            let output = tour.run(&[command, ".", "--clusters", &file]).fails_with(2);
+            assert!(output.contains(said), "{said}: {output}");
+        }
+    }
+}
+
+#[test]
+fn a_previous_state_is_one_that_was_rendered_and_names_the_fleet() {
+    let tour = Tour::start();
+    let state = tour.scratch("state").display().to_string();
+    tour.run(&["render", ".", "--clusters", "hub/clusters.yaml", "--out", &state])
+        .ok();
+    for command in ["check", "plan"] {
+        let source: &[&str] = if command == "check" { &["."] } else { &[] };
+        let output = tour.run(&[&[command], source, &["--previous", "hub"]].concat()).fails_with(2);
+        assert!(output.contains("hub holds no state: it has no layout.yaml"), "{output}");
+    }
+    fs::remove_dir_all(tour.folder().join("hub")).unwrap();
+    let output = tour.run(&["check", ".", "--previous", &state]);
+    assert!(output.stderr.contains("for 4 clusters: no errors"), "{output:?}");
+}

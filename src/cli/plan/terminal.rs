@@ -157,12 +157,12 @@ fn next(plan: &Plan, args: &Args) -> String {
 fn flags(args: &Args) -> String {
     let clusters = args.clusters.as_ref().map(|file| file.display().to_string());
     let source = Some(args.source.clone()).filter(|source| source != ".");
-    let path = Some(args.path.clone()).filter(|path| !path.is_empty());
+    let path = Some(args.reading.path.clone()).filter(|path| !path.is_empty());
     let stated = [
         ("source", source),
         ("path", path),
         ("clusters", clusters),
-        ("previous", args.previous.clone()),
+        ("previous", args.reading.previous.clone()),
     ];
     let stated = stated
         .into_iter()
