@@ -306,6 +306,42 @@ fn a_restart_of_hub_or_agent_does_nothing_when_all_is_in_sync() {
     assert!(unexpected.is_empty(), "a restart wrote to cluster b: {unexpected:#?}");
 }
 
+#[test]
+fn a_new_layout_of_the_branch_moves_directories_and_applies_nothing_anew() {
+    let mut fleet = Fleet::start(&["a"]);
+    let one = greeting("one", &[], "hello");
+    fleet.repo.push("one", &[("base.yaml", &base()), ("one.yaml", &one)]);
+    fleet.wait_greeting(0, "one", Some("hello"));
+    wait_until("the agent has reported success", || {
+        let phases = phases(&fleet, "a");
+        holds(
+            phases.iter().filter(|phase| *phase == "Success").count() == 2,
+            format!("{phases:?}"),
+        )
+    });
+    let levels = |fleet: &Fleet| {
+        let files = fleet.repo.files("branchline/state");
+        let manifest = files.iter().find(|path| path.ends_with("configmap_shop_one.yaml"));
+        manifest.map(|path| path.split("/clusternet-a/").next().unwrap_or_default().matches('/').count())
+    };
+    assert_eq!(levels(&fleet), Some(0));
+    let before = fleet.writes(0);
+
+    fleet.hub.kill();
+    fleet.hub = fleet.hub.with("--cluster-fan-out=2");
+    fleet.hub.start_again();
+    wait_until("the branch is laid out anew", || {
+        holds(levels(&fleet) == Some(2), format!("{:?}", levels(&fleet)))
+    });
+    fleet.wait_all_ready();
+    fleet.repo.push("two", &[("two.yaml", &greeting("two", &[], "hello"))]);
+    fleet.wait_greeting(0, "two", Some("hello"));
+    let later = fleet.writes(0).split_off(before.len());
+    let again: Vec<_> = later.iter().filter(|event| event.uri.contains("one")).collect();
+    assert!(again.is_empty(), "the layout's change wrote to the cluster: {again:#?}");
+    assert_eq!(levels(&fleet), Some(2));
+}
+
 /// The phases of a cluster's Descriptions, as the hub tells them.
 fn phases(fleet: &Fleet, cluster: &str) -> Vec<String> {
     let path = format!("/apis/apps.clusternet.io/v1alpha1/namespaces/clusternet-{cluster}/descriptions");
