@@ -12,6 +12,8 @@ use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
 use http::Method;
 use serde_json::Value;
 
+use crate::core::index::ParseCache;
+
 use super::client::HubAccess;
 use super::output::Output;
 use super::{Cli, CliError, runtime, source};
@@ -126,7 +128,7 @@ fn names_from_source(line: &Line) -> Result<Vec<String>, CliError> {
         line.value("--source").as_deref().unwrap_or("."),
         line.value("--path").as_deref().unwrap_or_default(),
     )?;
-    let (snapshot, _) = source::index(&files, &contents)?;
+    let (snapshot, _) = source::index(&files, &contents, &mut ParseCache::default())?;
     let (previous, _) = source::read_previous(line.value("--previous").as_deref())?;
     let clusters = line.value("--clusters");
     let fleet = source::fleet(clusters.as_deref().map(Path::new), &previous, &[&snapshot])?;
