@@ -2,20 +2,23 @@
 //! what happens to those whose rights end while they are at it.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use branchline::core::access::token_file::token_line;
 use branchline::hub::ca::CertificateAuthority;
 use serde_json::json;
 
+use crate::cluster_credentials::account_token;
 use crate::support::apiserver::ApiServer;
 use crate::support::fleet::{Fleet, Hub};
 use crate::support::https::{Body, Client, Stream};
 use crate::support::node::read_head;
 use crate::support::pki::{Authority, Identity};
 use crate::support::repository::GitRepo;
-use crate::support::{holds, wait_until};
+use crate::support::{holds, scratch, wait_until};
 
-/// What people push below `hub/`: alice reads and writes cluster a as a socket, bob reads whatever is in the dedicated namespace of a,
+/// What people push below `hub/`: alice and the ServiceAccount robot read and write cluster a as a socket, bob reads whatever is in the dedicated namespace of a,
 /// the group `ops` may do everything everywhere but approve nothing, frank may reach b, where he may only look.
 const ACCESS: &str = "\
 apiVersion: rbac.authorization.k8s.io/v1
@@ -28,7 +31,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: alice}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-a}
-subjects: [{kind: User, name: alice}]
+subjects: [{kind: User, name: alice}, {kind: ServiceAccount, name: robot, namespace: default}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -69,7 +72,8 @@ subjects: [{kind: User, name: frank}]
 ";
 
 /// Every cell. Cluster a and b are connected, c is known but away, `ghost` is an id that nobody has. In every cluster the administrators,
-/// `ops`, alice and bob may do everything, frank may look. The pod of `exec` is not there, so 404 means that the cluster was asked.
+/// `ops`, alice and bob may do everything, frank and the robot may look. olga has a certificate, tina a static token, both in `ops`; the token of
+/// lapsed has expired, the line of revoked was taken out; robot is an account of cluster a. The pod of `exec` is not there, so 404 means that the cluster was asked.
 const TABLE: &str = "\
 user      cluster  get  list watch create update patch delete collection exec websocket version
 admin     a        200  200  200   201    200    200   200    200        404  404       200
@@ -88,10 +92,18 @@ olga      a        200  200  200   201    200    200   200    200        404  40
 olga      b        200  200  200   201    200    200   200    200        404  404       200
 olga      c        503  503  503   503    503    503   503    503        503  503       503
 olga      ghost    404  404  404   404    404    404   404    404        404  404       404
+tina      a        200  200  200   201    200    200   200    200        404  404       200
+tina      b        200  200  200   201    200    200   200    200        404  404       200
+tina      c        503  503  503   503    503    503   503    503        503  503       503
+tina      ghost    404  404  404   404    404    404   404    404        404  404       404
 frank     a        403  403  403   403    403    403   403    403        403  403       403
 frank     b        200  200  200   403    403    403   403    403        403  403       200
 frank     c        403  403  403   403    403    403   403    403        403  403       403
 frank     ghost    403  403  403   403    403    403   403    403        403  403       403
+robot     a        200  200  200   403    403    403   403    403        403  403       200
+robot     b        401  401  401   401    401    401   401    401        401  401       401
+robot     c        401  401  401   401    401    401   401    401        401  401       401
+robot     ghost    401  401  401   401    401    401   401    401        401  401       401
 stranger  a        403  403  403   403    403    403   403    403        403  403       403
 stranger  b        403  403  403   403    403    403   403    403        403  403       403
 stranger  c        403  403  403   403    403    403   403    403        403  403       403
@@ -112,6 +124,14 @@ garbage   a        401  401  401   401    401    401   401    401        401  40
 garbage   b        401  401  401   401    401    401   401    401        401  401       401
 garbage   c        401  401  401   401    401    401   401    401        401  401       401
 garbage   ghost    401  401  401   401    401    401   401    401        401  401       401
+lapsed    a        401  401  401   401    401    401   401    401        401  401       401
+lapsed    b        401  401  401   401    401    401   401    401        401  401       401
+lapsed    c        401  401  401   401    401    401   401    401        401  401       401
+lapsed    ghost    401  401  401   401    401    401   401    401        401  401       401
+revoked   a        401  401  401   401    401    401   401    401        401  401       401
+revoked   b        401  401  401   401    401    401   401    401        401  401       401
+revoked   c        401  401  401   401    401    401   401    401        401  401       401
+revoked   ghost    401  401  401   401    401    401   401    401        401  401       401
 ";
 
 /// The hub's own API for the same users.
@@ -121,12 +141,16 @@ admin     200     200       200           200       200     200    201       404
 alice     200     200       403           403       403     403    403       403     403
 bob       200     200       403           403       403     403    403       403     403
 olga      200     200       200           200       403     403    403       403     403
+tina      200     200       200           200       403     403    403       403     403
 frank     200     200       403           403       403     403    403       403     403
 stranger  200     200       403           403       403     403    403       403     403
 expired   200     401       401           401       401     401    401       401     401
 foreign   200     401       401           401       401     401    401       401     401
 nobody    200     401       401           401       401     401    401       401     401
 garbage   200     401       401           401       401     401    401       401     401
+robot     200     401       401           401       401     401    401       401     401
+lapsed    200     401       401           401       401     401    401       401     401
+revoked   200     401       401           401       401     401    401       401     401
 ";
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -139,6 +163,7 @@ fn client(hub: &Hub, user: &str) -> Client {
         "admin" => hub.client(),
         "nobody" => plain,
         "garbage" => plain.with_bearer("not.a.token"),
+        "tina" | "lapsed" | "revoked" => plain.with_bearer(&static_token(user)),
         "foreign" => Client::new(
             hub.port(),
             &hub.ca(),
@@ -157,6 +182,19 @@ fn client(hub: &Hub, user: &str) -> Client {
         "olga" => user_of(hub, "olga", "ops"),
         user => user_of(hub, user, "people"),
     }
+}
+
+fn static_token(user: &str) -> String {
+    format!("the-static-token-of-{user}")
+}
+
+/// Writes a token file with a line for each of these users.
+fn write_tokens(file: &Path, users: &[&str]) {
+    let line = |user: &&str| {
+        let end = (*user == "lapsed").then(|| "2026-01-01T00:00:00Z".parse().unwrap());
+        token_line(&static_token(user), user, &["ops".to_owned()], end) + "\n"
+    };
+    std::fs::write(file, users.iter().map(line).collect::<String>()).unwrap();
 }
 
 /// A client with a certificate of the hub.
@@ -193,8 +231,13 @@ pub(crate) fn bind(server: &ApiServer, name: &str, role: &str, users: &[&str], g
 
 /// A fleet whose clusters let the users of the table in, with a ConfigMap `seed` to ask about.
 fn fleet(names: &[&str]) -> Fleet {
+    fleet_of(names, |hub| hub)
+}
+
+/// The same, with a hub that was prepared otherwise.
+fn fleet_of(names: &[&str], prepare: impl FnOnce(Hub) -> Hub) -> Fleet {
     let repo = GitRepo::with(&[("hub/access.yaml", ACCESS)]);
-    let hub = Hub::prepare("hub", &repo);
+    let hub = prepare(Hub::prepare("hub", &repo));
     let fleet = Fleet::of(repo, hub, names);
     for server in &fleet.servers {
         bind(
@@ -208,7 +251,13 @@ fn fleet(names: &[&str]) -> Fleet {
             "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]});
         let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
         assert_eq!(server.send("POST", roles, "application/json", &look).status, 201);
-        bind(server, "looking", "look", &["frank"], &[]);
+        bind(
+            server,
+            "looking",
+            "look",
+            &["frank", "system:serviceaccount:default:robot"],
+            &[],
+        );
         let seed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed"}});
         assert_eq!(server.send("POST", CONFIG_MAPS, "application/json", &seed).status, 201);
     }
@@ -268,27 +317,41 @@ fn send_own(client: &Client, request: &str) -> u16 {
     }
 }
 
-/// The table as it came out, beside the one that is wanted.
+/// Asks for every cell. If one is otherwise, the failure shows the whole table as it came out.
 fn check(wanted: &str, keys: usize, mut cell: impl FnMut(&[&str], &str) -> u16) {
     let mut lines = wanted.lines();
     let header: Vec<&str> = lines.next().unwrap().split_whitespace().collect();
-    let mut wrong = Vec::new();
+    let mut wrong = 0;
+    let mut table = format!("{}\n", header.join("\t"));
     for line in lines {
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words.len(), header.len(), "{line}");
+        let mut row = words[..keys].join("\t");
         for (request, code) in header[keys..].iter().zip(&words[keys..]) {
-            let got = cell(&words[..keys], request);
-            if got.to_string() != *code {
-                wrong.push(format!("{} {request}: {got}, not {code}", words[..keys].join(" ")));
-            }
+            let got = cell(&words[..keys], request).to_string();
+            let otherwise = got != *code;
+            wrong += usize::from(otherwise);
+            row += &format!("\t{got}{}", if otherwise { format!("(not {code})") } else { String::new() });
         }
+        table += &format!("{row}\n");
     }
-    assert!(wrong.is_empty(), "{} cells are otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(wrong, 0, "so many cells are otherwise:\n{table}");
 }
 
 #[test]
 fn every_cell_of_the_table() {
-    let mut fleet = fleet(&["a", "b", "c"]);
+    let directory = scratch("tokens");
+    let file = directory.path().join("tokens.csv");
+    write_tokens(&file, &["tina", "lapsed", "revoked"]);
+    let mut fleet = fleet_of(&["a", "b", "c"], |hub| {
+        hub.with(&format!("--token-auth-file={}", file.display()))
+    });
+    assert_eq!(
+        send_own(&client(&fleet.hub, "revoked"), "subscriptions"),
+        200,
+        "until it is revoked"
+    );
+    write_tokens(&file, &["tina", "lapsed"]);
     fleet.agents[2].kill();
     let ids: Vec<String> = fleet.servers.iter().map(ApiServer::cluster_id).collect();
     let version = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{}/proxy/direct/version", ids[2]);
@@ -298,8 +361,10 @@ fn every_cell_of_the_table() {
     });
     let rows = TABLE.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     let users: std::collections::BTreeSet<&str> = rows.collect();
-    let clients: std::collections::BTreeMap<&str, Client> =
+    let mut clients: std::collections::BTreeMap<&str, Client> =
         users.into_iter().map(|user| (user, client(&fleet.hub, user))).collect();
+    let robot = Client::new(fleet.hub.port(), &fleet.hub.ca(), None).with_bearer(&account_token(&fleet.servers[0], "robot"));
+    clients.insert("robot", robot);
     check(TABLE, 2, |keys, request| {
         let id = match keys[1] {
             "ghost" => GHOST,

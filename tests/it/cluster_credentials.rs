@@ -76,7 +76,7 @@ fn clusternet_kubeconfig(hub: &Hub, socket: &str, user: (&str, &str), token: &st
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 
 /// A new ServiceAccount's token.
-fn account_token(server: &ApiServer, name: &str) -> String {
+pub(crate) fn account_token(server: &ApiServer, name: &str) -> String {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
     assert_eq!(server.send("POST", ACCOUNTS, "application/json", &account).status, 201);
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
