@@ -34,17 +34,23 @@ pub(super) struct HubClient {
 impl HubAccess {
     /// Prepares the client; nothing is sent yet.
     pub(super) async fn connect(&self) -> Result<HubClient, CliError> {
-        let kubeconfig = self
-            .data
-            .as_ref()
-            .map(|data| data.join("admin.kubeconfig"))
-            .or_else(|| self.kubeconfig.clone());
-        HubClient::open(kubeconfig.unwrap_or_else(default_kubeconfig), self.context.clone()).await
+        HubClient::open(self.path(), self.context.clone()).await
+    }
+
+    /// The kubeconfig that it goes by.
+    pub(super) fn path(&self) -> PathBuf {
+        let of_data = self.data.as_ref().map(|data| data.join("admin.kubeconfig"));
+        of_data.or_else(|| self.kubeconfig.clone()).unwrap_or_else(default_kubeconfig)
+    }
+
+    /// The context that was stated.
+    pub(super) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
     }
 }
 
 /// The first file of KUBECONFIG, else the one in the home directory.
-fn default_kubeconfig() -> PathBuf {
+pub(super) fn default_kubeconfig() -> PathBuf {
     let stated = std::env::var_os("KUBECONFIG").unwrap_or_default();
     let first = std::env::split_paths(&stated).find(|path| !path.as_os_str().is_empty());
     first.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".kube").join("config"))
@@ -68,6 +74,17 @@ impl HubClient {
 
     /// One request below `/apis/branchline.io/v1alpha1/`.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, CliError> {
+        self.send_as(&[], method, path, body).await
+    }
+
+    /// The same in the name of a user, if there is one, and its groups.
+    pub(super) async fn send_as(
+        &self,
+        name_and_groups: &[&str],
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, CliError> {
         let uri = format!("/apis/branchline.io/v1alpha1/{path}");
         let bytes = body.map(|value| value.to_string()).unwrap_or_default();
         let unreachable = || {
@@ -76,10 +93,13 @@ impl HubClient {
                 "is the hub running, and is this its kubeconfig?",
             )
         };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(uri)
             .header(header::CONTENT_TYPE, "application/json");
+        for (at, name) in name_and_groups.iter().enumerate() {
+            request = request.header(if at == 0 { "impersonate-user" } else { "impersonate-group" }, *name);
+        }
         let request = request.body(full(bytes)).map_err(|error| unreachable().because(error))?;
         let response = self
             .cluster

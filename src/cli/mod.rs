@@ -8,8 +8,10 @@ mod cluster;
 mod completion;
 mod demo;
 mod error;
+mod files;
 mod hub;
 mod hub_credentials;
+mod kubeconfig;
 mod logging;
 mod output;
 mod plan;
@@ -54,6 +56,8 @@ enum Command {
     Hub(Box<hub::Args>),
     /// Connects one cluster to the hub
     Agent(Box<agent::Args>),
+    /// Writes kubectl contexts for the hub and each cluster that a user may reach
+    Kubeconfig(kubeconfig::Args),
     /// Bootstrap tokens of agents
     Token(token::Args),
     /// Lets a cluster that waits, or its new key, into the fleet
@@ -104,6 +108,7 @@ fn run(command: Command, out: &mut Output) -> Result<ExitCode, CliError> {
         Command::Demo(args) => demo::run(&args, out),
         Command::Hub(args) => hub::run(*args, out),
         Command::Agent(args) => agent::run(*args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, out),
         Command::Token(args) => token::run(args, out),
         Command::Approve(args) => approve::approve(&args, out),
         Command::Deny(args) => approve::deny(&args, out),

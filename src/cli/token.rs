@@ -161,7 +161,7 @@ async fn list(hub: &HubAccess, out: &mut Output) -> Result<(), CliError> {
 }
 
 /// `90s`, `30m`, `24h`, `7d`, `0`.
-fn parse_ttl(text: &str) -> Result<u64, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let number: u64 = number
         .parse()

@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod ids;
 pub mod impact;
 pub mod index;
+pub mod kubeconfig;
 pub mod node_labels;
 pub mod object;
 pub mod pipeline;

@@ -333,7 +333,7 @@ fn bearer(request: &Request<Incoming>) -> Option<String> {
     value.strip_prefix("Bearer ").map(|token| token.trim().to_owned())
 }
 
-async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
+pub(super) async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
     let bytes: Bytes = body
         .map_err(|error| bad(format!("the request's body cannot be read: {error}")))?
@@ -342,7 +342,7 @@ async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Res
     serde_json::from_slice(&bytes).map_err(|error| bad(format!("the request's body is not what is expected here: {error}")))
 }
 
-fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
+pub(super) fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     *response.status_mut() = code;
     response

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use super::auth::{Authentication, Caller, Child};
 use super::lease::{Lease, Leases};
 use super::listener::Peer;
 use super::revision::Revision;
+use super::user_access::REACHABLE_PATH;
 use crate::core::access::attributes::{Attributes, ClusterNames, ProxiedRequest};
 use crate::core::access::impersonation::{Asked, ClusterCredential, HEADER_PREFIX, asked};
 use crate::core::access::rbac::Policy;
@@ -79,7 +80,7 @@ impl Gate {
             user: caller.user.clone(),
             impersonation,
             subject: user.clone(),
-            any: vec![Attributes::of_request(request.method().as_str(), path, query)],
+            any: vec![asked_of_hub(request.method(), path, query)],
         };
         self.lease(caller, user, None, need)
     }
@@ -148,6 +149,14 @@ impl Gate {
                 another = another => if another.is_err() { return },
             }
         }
+    }
+}
+
+/// What a request asks of the hub's own API. Which clusters one may reach is told to everybody who may read which kinds there are.
+fn asked_of_hub(method: &Method, path: &str, query: &str) -> Attributes {
+    match method == Method::GET && path == REACHABLE_PATH {
+        true => Attributes::of_request("GET", "/apis", ""),
+        false => Attributes::of_request(method.as_str(), path, query),
     }
 }
 

@@ -31,6 +31,7 @@ pub mod session;
 pub mod socket_path;
 pub mod source;
 pub mod tls;
+pub mod user_access;
 pub mod writer;
 mod writes;
 

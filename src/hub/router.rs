@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use super::proxy::Proxy;
 use super::registry::Registry;
 use super::socket_path::{self, SocketPath};
+use super::user_access::UserAccess;
 use crate::kubeapi::{Front, RequestContext};
 use crate::tunnel::http::{Body, full, stream};
 
@@ -29,6 +30,8 @@ pub struct Router {
     pub proxy: Proxy<Registry>,
     /// Registration and administration.
     pub endpoints: Endpoints,
+    /// What people need for their kubeconfigs.
+    pub user_access: UserAccess,
     /// The read-only API.
     pub front: Front<HubApi>,
     /// Counters.
@@ -69,6 +72,9 @@ impl Router {
     /// What the hub answers itself.
     async fn own(&self, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
+        if UserAccess::serves(request.method(), path) {
+            return self.user_access.answer(&admitted.user, request).await;
+        }
         if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
             return self.endpoints.administer(&admitted.user, request).await;
         }

@@ -32,6 +32,7 @@ use super::router::Router;
 use super::session::{self, READERS, SessionContext};
 use super::source::{self, SourceError};
 use super::tls::{self, ServerIdentity, TlsError};
+use super::user_access::UserAccess;
 use super::writer::{StartError, Wake, Writer, WriterSettings};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::registration::Approval;
@@ -384,6 +385,10 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             certificate_lifetime: self.config.certificate_lifetime,
         };
+        let user_access = UserAccess {
+            revisions: self.revisions.clone(),
+            authority: Arc::clone(&self.authority),
+        };
         let api = Arc::new(HubApi::new(
             store,
             self.revisions.clone(),
@@ -395,6 +400,7 @@ impl Parts {
             proxy: Proxy::new(registry, Arc::clone(&gate)),
             gate,
             endpoints,
+            user_access,
             front: Front::new(api, self.stop.clone()),
             metrics,
         }

@@ -26,6 +26,7 @@ mod hub_api;
 mod hub_repositories;
 mod hub_writes;
 mod impersonation;
+mod kubeconfig;
 mod kubectl;
 mod oidc;
 mod path_faults;

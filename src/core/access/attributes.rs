@@ -4,6 +4,8 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
+use super::User;
+use super::rbac::Policy;
 use crate::core::api::{BRANCHLINE_GROUP, PROXIES_GROUP};
 use crate::core::ids::ClusterId;
 
@@ -103,6 +105,28 @@ impl ClusterNames {
             verb: verb.to_owned(),
             target: Target::Resource(resource),
         }
+    }
+
+    /// Whether anything at all that could be sent to this cluster is let through.
+    pub fn reachable_by(&self, user: &User, policy: &Policy) -> bool {
+        const POD: &str = "/api/v1/namespaces/x/pods/x";
+        const PODS: &str = "/api/v1/pods";
+        let anything = [
+            ("GET", POD),
+            ("GET", PODS),
+            ("GET", "/api/v1/pods?watch=1"),
+            ("POST", PODS),
+            ("PUT", POD),
+            ("PATCH", POD),
+            ("DELETE", POD),
+            ("DELETE", PODS),
+        ];
+        anything.iter().any(|&(method, target)| {
+            let upgrade = false;
+            let request = ProxiedRequest { method, target, upgrade };
+            let rights = [self.socket(&request), self.virtual_cluster(&request)];
+            rights.iter().any(|right| policy.decide(user, right).is_some())
+        })
     }
 
     /// The same right as a virtual resource, `clusters/proxy` of group `branchline.io`: the verb is what the request does in the cluster. It

@@ -201,6 +201,15 @@ impl Refusal {
         Refusal::new(403, "Forbidden", message)
     }
 
+    /// 403: the user lacks this right, and what grants it.
+    pub fn missing(user: &User, right: &Attributes) -> Self {
+        Refusal::forbidden(format!(
+            "{}; RBAC objects below hub/ in the source repository grant it: {}",
+            right.forbidden_to(&user.name),
+            right.rule_that_grants()
+        ))
+    }
+
     /// The Kubernetes `Status` object.
     pub fn to_status(&self) -> serde_json::Value {
         let mut status = serde_json::json!({
@@ -243,22 +252,14 @@ impl Need {
     pub fn check(&self, policy: &Policy) -> Result<AllowedBy, Refusal> {
         let lacking = |right: &&Attributes| policy.decide(&self.user, right).is_none();
         if let Some(right) = self.impersonation.iter().find(lacking) {
-            return Err(missing(&self.user, right));
+            return Err(Refusal::missing(&self.user, right));
         }
         let met = self.any.iter().find_map(|right| policy.decide(&self.subject, right));
         met.ok_or_else(|| match self.any.first() {
-            Some(right) => missing(&self.subject, right),
+            Some(right) => Refusal::missing(&self.subject, right),
             None => Refusal::forbidden("forbidden: nothing grants this"),
         })
     }
-}
-
-fn missing(user: &User, right: &Attributes) -> Refusal {
-    Refusal::forbidden(format!(
-        "{}; RBAC objects below hub/ in the source repository grant it: {}",
-        right.forbidden_to(&user.name),
-        right.rule_that_grants()
-    ))
 }
 
 /// The key of the agent behind a request for a cluster's tunnel, if it is that cluster's agent.

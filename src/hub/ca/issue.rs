@@ -6,8 +6,9 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::request::CertificateRequest;
+use super::subject::{SubjectError, with_subject};
 use super::{CertificateAuthority, validity};
-use crate::core::access::{AGENTS, CLUSTER_PREFIX, KeyDigest};
+use crate::core::access::{AGENTS, CLUSTER_PREFIX, KeyDigest, User};
 use crate::core::ids::ClusterId;
 
 /// Servers' certificates are made anew by the process that uses them, so they need not live long.
@@ -82,6 +83,19 @@ impl CertificateAuthority {
             key_pem: key.serialize_pem(),
             not_after: now + lifetime,
         })
+    }
+
+    /// A client certificate for a user in these groups. Of the request only the public key counts.
+    pub fn issue_user_request(
+        &self,
+        user: &User,
+        request: &CertificateRequest,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<String, SubjectError> {
+        let params = client(&user.name, "", now, lifetime);
+        let certificate = params.signed_by(&request.public_key, &self.issuer)?;
+        with_subject(certificate.der(), &user.name, &user.groups, self.issuer.key())
     }
 
     /// A server certificate for these DNS names and addresses, and a new key for it.

@@ -6,6 +6,7 @@
 mod files;
 mod issue;
 mod request;
+mod subject;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
