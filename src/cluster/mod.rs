@@ -4,6 +4,7 @@
 
 mod access;
 mod client;
+mod clusternet;
 mod discovery;
 mod error;
 mod inventory;
@@ -14,6 +15,7 @@ mod status;
 
 pub use access::{Access, AccessError};
 pub use client::{Body, BoxError, Cluster, full};
+pub use clusternet::{ClusternetLayer, ClusternetService};
 pub use discovery::{Catalog, Resource};
 pub use error::{ApiError, Status};
 pub use inventory::{InventoryStore, StoreError};

@@ -1,6 +1,7 @@
 //! A cluster's own credentials, which count in that cluster alone: Clusternet's extras, and tokens of its ServiceAccounts.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use branchline::cluster::{ClusternetLayer, install_tls_provider};
 use serde_json::json;
 
 use crate::authorisation::{bind, ended, user_of};
@@ -215,4 +216,31 @@ fn without_a_credential_of_the_hub_nobody_gets_to_a_cluster_unless_a_flag_says_s
     let kubeconfig = clusternet_kubeconfig(&hub, &a, ("username", "system:anonymous"), TOKEN);
     let told = kubectl(&kubeconfig, &["auth", "whoami", "-o=jsonpath={.status.userInfo.username}"]).ok();
     assert_eq!(told, "token-user");
+}
+
+#[test]
+fn kube_gets_into_a_cluster_by_a_layer() {
+    install_tls_provider();
+    let fleet = fleet();
+    let (hub, id) = (&fleet.hub, fleet.servers[1].cluster_id());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ask = |layer: ClusternetLayer| {
+        runtime.block_on(async {
+            let config = kube::config::Kubeconfig::read_from(hub.admin()).unwrap();
+            let options = kube::config::KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(config, &options).await.unwrap();
+            let builder = kube::client::ClientBuilder::try_from(config).unwrap();
+            let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+            let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews?pretty=false");
+            let request = request
+                .header("Content-Type", "application/json")
+                .body(review.into_bytes())
+                .unwrap();
+            let answer: serde_json::Value = builder.with_layer(&layer).build().request(request).await.unwrap();
+            answer["status"]["userInfo"]["username"].as_str().unwrap().to_owned()
+        })
+    };
+    let layer = ClusternetLayer::into_cluster(id.parse().unwrap());
+    assert_eq!(ask(layer.clone()), "branchline:admin");
+    assert_eq!(ask(layer.with_cluster_token(TOKEN).unwrap()), "token-user");
 }

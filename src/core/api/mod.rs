@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod cluster;
 pub mod helm;
 pub mod overrides;
+pub mod paths;
 pub mod subscription;
 
 /// The API group of Subscriptions, overrides, Bases, Descriptions and charts.
