@@ -17,7 +17,6 @@ use crate::core::index::ParseCache;
 use super::client::HubAccess;
 use super::output::Output;
 use super::{Cli, CliError, runtime, source};
-use crate::core::index::ParseCache;
 
 /// Set by the scripts, together with the words of the line.
 const ASKED: &str = "BRANCHLINE_COMPLETE";
