@@ -13,7 +13,8 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -129,6 +130,20 @@ impl Server {
         Some(Connection { sender, host })
     }
 
+    /// Opens an HTTP/2 connection.
+    pub(crate) async fn connect_http2(&self) -> http2::SendRequest<Full<Bytes>> {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, socket).await.unwrap();
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
     /// Opens a connection to a server that is up.
     pub(crate) async fn connect(&self) -> Connection {
         self.try_connect().await.expect("the server can be reached")
@@ -180,7 +195,13 @@ impl Server {
 
 impl Connection {
     /// One request; the answer's body streams.
-    async fn exchange(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> http::Response<Incoming> {
+    pub(crate) async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> http::Response<Incoming> {
         let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -190,6 +211,17 @@ impl Connection {
             .send_request(request.body(Full::new(body)).unwrap())
             .await
             .unwrap()
+    }
+
+    /// A GET that is answered with 200; how many bytes came, and nothing of them is kept.
+    pub(crate) async fn get(&mut self, path: &str) -> usize {
+        let response = self.exchange(Method::GET, path, &[], Bytes::new()).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let (mut body, mut length) = (response.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            length += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        }
+        length
     }
 
     /// One request and its whole answer.

@@ -81,3 +81,12 @@ pub(crate) fn goal(what: &str, value: f64, goal: f64, unit: &str) {
         ),
     );
 }
+
+/// A figure that shall be at least its goal.
+pub(crate) fn at_least(what: &str, value: f64, goal: f64, unit: &str) {
+    let verdict = if value >= goal { "met" } else { "MISSED" };
+    line(
+        what,
+        &format!("{value:.2} {unit}, the goal is at least {goal:.2} {unit}: {verdict}"),
+    );
+}

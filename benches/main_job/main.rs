@@ -1,7 +1,7 @@
 //! The main job, measured whole: the release binary as processes, against a real kube-apiserver and etcd on loopback. Every figure stands
 //! beside a baseline from the same run, because the machine is shared and only ratios last.
 //!
-//! `cargo bench --bench main_job`, or only some of it: `cargo bench --bench main_job -- push bulk start tunnels`.
+//! `cargo bench --bench main_job`, or only some of it: `cargo bench --bench main_job -- push bulk start tunnels proxy`.
 //! With `RUST_LOG` set it reaches hub and agents, and their logs are kept in `target/tmp`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a bench starts processes and looks at the clock")]
@@ -9,6 +9,7 @@
 mod bare;
 mod bulk;
 mod figures;
+mod proxy;
 mod push;
 mod stage;
 mod start;
@@ -17,11 +18,12 @@ mod start;
 mod support;
 mod tunnels;
 
-const SECTIONS: [(&str, fn()); 4] = [
+const SECTIONS: [(&str, fn()); 5] = [
     ("push", push::run),
     ("bulk", bulk::run),
     ("start", start::run),
     ("tunnels", tunnels::run),
+    ("proxy", proxy::run),
 ];
 
 fn main() {

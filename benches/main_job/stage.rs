@@ -124,6 +124,13 @@ impl Agent {
         }
     }
 
+    /// Adds an argument to its command line.
+    #[must_use]
+    pub(crate) fn with(mut self, argument: &str) -> Agent {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
     /// Starts the process and does not wait.
     pub(crate) fn launch(&mut self) {
         let mut command = traced(branchline(self.directory.path()));
