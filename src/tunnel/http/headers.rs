@@ -1,7 +1,8 @@
 //! Which headers may not pass a proxy. Pure; knows headers only.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -36,9 +37,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// How websocket clients that can set no headers bring a bearer token to an API server (k8s.io/apiserver, authentication/request/websocket).
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// Removes everything by which a caller could pose as somebody: credentials, impersonation, what front proxies assert.
 pub fn remove_caller_credentials(headers: &mut HeaderMap) {
     headers.remove(AUTHORIZATION);
+    remove_token_protocols(headers);
     let forged: Vec<HeaderName> = headers
         .keys()
         .filter(|name| asserts_identity(name.as_str()))
@@ -47,6 +52,28 @@ pub fn remove_caller_credentials(headers: &mut HeaderMap) {
     for name in forged {
         headers.remove(name);
     }
+}
+
+fn remove_token_protocols(headers: &mut HeaderMap) {
+    let asked = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let texts: Vec<&[u8]> = asked.map(HeaderValue::as_bytes).collect();
+    if !texts.iter().any(|text| contains(text, TOKEN_PROTOCOL.as_bytes())) {
+        return;
+    }
+    let offered = texts.join(&b","[..]);
+    let kept: Vec<&[u8]> = offered
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !contains(protocol, TOKEN_PROTOCOL.as_bytes()))
+        .collect();
+    match HeaderValue::from_bytes(&kept.join(&b", "[..])) {
+        Ok(rest) if !rest.is_empty() => drop(headers.insert(SEC_WEBSOCKET_PROTOCOL, rest)),
+        _ => drop(headers.remove(SEC_WEBSOCKET_PROTOCOL)),
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 fn asserts_identity(name: &str) -> bool {
@@ -108,5 +135,27 @@ mod tests {
         ]);
         remove_caller_credentials(&mut forged);
         assert_eq!(names(&forged), ["user-agent"]);
+    }
+
+    #[test]
+    fn a_token_among_websocket_protocols_is_a_credential() {
+        let token = "base64url.bearer.authorization.k8s.io.dG9rZW4";
+        for (asked, kept) in [
+            (
+                format!("{token}, v5.channel.k8s.io,v4.channel.k8s.io"),
+                Some("v5.channel.k8s.io, v4.channel.k8s.io"),
+            ),
+            (
+                format!("v5.channel.k8s.io,{}", token.to_uppercase()),
+                Some("v5.channel.k8s.io"),
+            ),
+            (token.to_owned(), None),
+            ("v5.channel.k8s.io".to_owned(), Some("v5.channel.k8s.io")),
+        ] {
+            let mut offered = headers(&[("sec-websocket-protocol", &asked)]);
+            remove_caller_credentials(&mut offered);
+            let left = offered.get(SEC_WEBSOCKET_PROTOCOL).map(|value| value.to_str().unwrap());
+            assert_eq!(left, kept, "{asked}");
+        }
     }
 }
