@@ -120,9 +120,14 @@ impl<T: Tunnels> Proxy<T> {
         };
         let caller = self.gate.caller(peer, request.headers(), child).await?;
         let user = caller.user.name.clone();
-        let admitted = self
-            .gate
-            .admit_to(caller, request.headers(), names, &decided_on(request, asked));
+        let admitted = match caller.is_known() || asked.target == Target::Direct {
+            true => self
+                .gate
+                .admit_to(caller, request.headers(), names, &decided_on(request, asked)),
+            false => Err(Refusal::forbidden(
+                "forbidden: no cluster looks at the credential of a request for a service; one of this hub is needed",
+            )),
+        };
         match &admitted {
             Ok(admitted) => record.admitted(admitted),
             Err(_) => record.sent_by(&user),

@@ -2,6 +2,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use branchline::cluster::{ClusternetLayer, install_tls_provider};
+use branchline::core::access::token_file::token_line;
 use serde_json::json;
 
 use crate::authorisation::{bind, ended, user_of};
@@ -195,7 +196,11 @@ fn without_a_credential_of_the_hub_nobody_gets_to_a_cluster_unless_a_flag_says_s
     );
     fleet.hub.kill();
     let unused = Hub::prepare("unused", &fleet.repo);
-    let mut hub = std::mem::replace(&mut fleet.hub, unused).with("--allow-anonymous-cluster-credentials");
+    let tokens = fleet.hub.admin().with_file_name("tokens.csv");
+    std::fs::write(&tokens, token_line("of-zoe", "zoe", &["people".to_owned()], None)).unwrap();
+    let mut hub = std::mem::replace(&mut fleet.hub, unused)
+        .with("--allow-anonymous-cluster-credentials")
+        .with(&format!("--token-auth-file={}", tokens.display()));
     hub.start_again();
     wait_until("the agents are back", || {
         let status = carrying(nobody(&hub), &[("Token", TOKEN)]).get(&version)?.status;
@@ -210,12 +215,20 @@ fn without_a_credential_of_the_hub_nobody_gets_to_a_cluster_unless_a_flag_says_s
         401,
         "the cluster's own guard"
     );
+    let service = a.replace("/direct", "/http/127.0.0.1:1/");
+    let refused = carried().get(&service).unwrap();
+    assert!(
+        refused.status == 403 && refused.body.contains("for a service"),
+        "services ask for no credential of the cluster: {refused:?}"
+    );
     let own = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
     assert_ne!(code(carried(), own), 200, "the hub's own API");
 
-    let kubeconfig = clusternet_kubeconfig(&hub, &a, ("username", "system:anonymous"), TOKEN);
-    let told = kubectl(&kubeconfig, &["auth", "whoami", "-o=jsonpath={.status.userInfo.username}"]).ok();
-    assert_eq!(told, "token-user");
+    for (socket, user) in [(&a, ("username", "system:anonymous")), (&b, ("token", "of-zoe"))] {
+        let kubeconfig = clusternet_kubeconfig(&hub, socket, user, TOKEN);
+        let told = kubectl(&kubeconfig, &["auth", "whoami", "-o=jsonpath={.status.userInfo.username}"]).ok();
+        assert_eq!(told, "token-user", "{user:?}");
+    }
 }
 
 #[test]

@@ -52,6 +52,8 @@ enum Proof {
     Static(String, StaticToken),
     /// A token of the cluster that is asked for, by which the request goes on.
     Account(AccountToken),
+    /// Nothing to the hub: the cluster looks at what the request carries.
+    Nothing,
 }
 
 impl Caller {
@@ -59,8 +61,13 @@ impl Caller {
     pub fn account(&self) -> Option<ClusterCredential> {
         match &self.proof {
             Proof::Account(account) => Some(ClusterCredential::bearer(&account.token)),
-            Proof::Until(_) | Proof::Static(..) => None,
+            Proof::Until(_) | Proof::Static(..) | Proof::Nothing => None,
         }
+    }
+
+    /// Whether the hub knows who it is. If not, the request may only go where the cluster looks at its credential.
+    pub fn is_known(&self) -> bool {
+        !matches!(self.proof, Proof::Nothing)
     }
 }
 
@@ -106,7 +113,7 @@ impl Authentication {
                     groups: vec![UNAUTHENTICATED.to_owned()],
                     ..User::default()
                 },
-                proof: Proof::Until(None),
+                proof: Proof::Nothing,
             }),
             (true, false) => Err(Anonymity::OnlyOfCluster),
             (false, _) => Err(why),
@@ -155,6 +162,7 @@ impl Authentication {
     pub fn still_holds(&self, caller: &Caller, now: SystemTime) -> bool {
         match &caller.proof {
             Proof::Until(end) => end.is_none_or(|end| now <= end),
+            Proof::Nothing => true,
             Proof::Static(digest, token) => {
                 let stands = self.tokens.as_ref().is_some_and(|tokens| tokens.still_has(digest, token));
                 stands && !token.has_expired(now)
