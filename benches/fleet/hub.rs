@@ -24,6 +24,8 @@ const PHASES: [&str; 6] = ["read", "index", "compute", "build", "write", "all"];
 pub(crate) struct Run {
     /// Milliseconds by phase, the sum last.
     times: [f64; 6],
+    /// Source files that were parsed.
+    parsed: usize,
     objects: usize,
     bytes: usize,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn titles() -> String {
         let titles: String = PHASES.iter().map(|phase| format!("{phase:>18}")).collect();
-        format!("{titles}{:>10}{:>12}", "objects", "bytes")
+        format!("{titles}{:>8}{:>10}{:>12}", "parsed", "objects", "bytes")
     }
 
     /// The figures, each with its ratio to those of another run.
@@ -43,7 +45,7 @@ impl Run {
             format!("{:>18}", format!("{:.2}{ratio}", self.times[at]))
         };
         let cells: String = (0..PHASES.len()).map(cell).collect();
-        format!("{cells}{:>10}{:>12}", self.objects, self.bytes)
+        format!("{cells}{:>8}{:>10}{:>12}", self.parsed, self.objects, self.bytes)
     }
 
     pub(crate) fn total(&self) -> f64 {
@@ -110,7 +112,7 @@ impl HubCore {
         let files = self.repo.files(source, "").unwrap();
         let contents = self.repo.contents().unwrap();
         let read = Instant::now();
-        self.parses.fill(&files, &limits, |id| contents.blob(id)).unwrap();
+        let parsed = self.parses.fill(&files, &limits, |id| contents.blob(id)).unwrap();
         let (snapshot, diagnostics) = index::build(&files, &self.parses, &limits);
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
         let indexed = Instant::now();
@@ -134,7 +136,12 @@ impl HubCore {
         let moments = [begin, read, indexed, computed, built, Instant::now()];
         let mut times: [f64; 6] = std::array::from_fn(|at| moments.get(at + 1).map_or(0.0, |end| ms_between(moments[at], *end)));
         times[5] = ms_between(moments[0], moments[5]);
-        Run { times, objects, bytes }
+        Run {
+            times,
+            parsed,
+            objects,
+            bytes,
+        }
     }
 
     fn compute(&mut self, snapshot: &Snapshot) -> Outcome {

@@ -219,7 +219,11 @@ fn manifest_template(value: &mut Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::core::tree::{EntryMode, FileEntry};
 
     fn names(text: &str) -> Vec<String> {
         let file = parse_file(text.as_bytes(), Format::Yaml, &Limits::default());
@@ -235,6 +239,53 @@ mod tests {
         let manifest = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Manifest\nmetadata: {name: x}\n\
                         template: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
         assert_eq!(names(manifest), ["Namespace shop"]);
+    }
+
+    #[test]
+    fn of_10000_files_only_the_one_that_changed_is_parsed() {
+        let mut texts: BTreeMap<String, String> = (0..10_000)
+            .map(|n| {
+                let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}}}\n");
+                (format!("{}/{n}.yaml", n % 100), text)
+            })
+            .collect();
+        let mut cache = ParseCache::default();
+        let mut parsed = |texts: &BTreeMap<String, String>| {
+            let id = |text: &String| ObjectId::hash(ObjectKind::Blob, text.as_bytes());
+            let entry = |(path, text): (&String, &String)| {
+                let (mode, size) = (EntryMode::File, text.len() as u64);
+                (
+                    path.clone(),
+                    FileEntry {
+                        mode,
+                        id: id(text),
+                        size,
+                    },
+                )
+            };
+            let tree = FileTree {
+                files: texts.iter().map(entry).collect(),
+                ..FileTree::default()
+            };
+            let known: HashMap<ObjectId, &String> = texts.values().map(|text| (id(text), text)).collect();
+            let mut loaded = 0;
+            let load = |wanted| {
+                loaded += 1;
+                Ok::<_, Infallible>(known[&wanted].clone().into_bytes())
+            };
+            let Ok(count) = cache.fill(&tree, &Limits::default(), load);
+            (count, loaded)
+        };
+        assert_eq!(parsed(&texts), (10_000, 10_000));
+        assert_eq!(parsed(&texts), (0, 0), "nothing changed");
+        if let Some(text) = texts.get_mut("7/4207.yaml") {
+            text.push_str("data: {a: b}\n");
+        }
+        assert_eq!(parsed(&texts), (1, 1));
+        let moved = texts.remove("7/4207.yaml").unwrap_or_default();
+        texts.insert("moved.yaml".to_owned(), moved);
+        texts.insert("README.md".to_owned(), "# nothing to read\n".to_owned());
+        assert_eq!(parsed(&texts), (0, 0), "a file that moved has the same content");
     }
 
     #[test]
