@@ -8,6 +8,7 @@ use super::Definition;
 use crate::core::api::subscription::Feed;
 use crate::core::api::{APPS_VERSION, BRANCHLINE_GROUP, BRANCHLINE_VERSION};
 use crate::core::diagnostic::Diagnostic;
+use crate::core::object::type_name;
 
 /// Reads a typed `spec`; unknown and malformed fields become diagnostics and `None`.
 pub(super) fn read_spec<T: DeserializeOwned>(definition: &Definition, diagnostics: &mut Vec<Diagnostic>) -> Option<T> {
@@ -17,7 +18,19 @@ pub(super) fn read_spec<T: DeserializeOwned>(definition: &Definition, diagnostic
     for (field, _) in definition.object.fields().filter(|(field, _)| !known.contains(field)) {
         diagnostics.push(unknown_field(definition, &format!("/{field}")));
     }
-    let (result, unknown) = parse_spec::<T>(definition.object.pointer("/spec").cloned().unwrap_or_default());
+    let spec = definition.object.pointer("/spec").cloned().unwrap_or_default();
+    if spec.is_null() {
+        let message = format!("a {} without a spec says nothing", definition.object.kind());
+        diagnostics.push(invalid(definition, "/spec", message, "add the spec"));
+        return None;
+    }
+    if !spec.is_object() {
+        let message = format!("the spec is a mapping, this is {}", type_name(&spec));
+        let hint = "write each field with a name and a colon, and no dash before it";
+        diagnostics.push(invalid(definition, "/spec", message, hint));
+        return None;
+    }
+    let (result, unknown) = parse_spec::<T>(spec);
     diagnostics.extend(unknown.iter().map(|pointer| unknown_field(definition, pointer)));
     match result {
         Ok(typed) => (diagnostics.len() == before).then_some(typed),
@@ -59,6 +72,8 @@ fn type_hint(message: &str) -> &'static str {
         "write text; a number, true, false, yes or no has to be quoted to be text"
     } else if message.contains("expected i32") || message.contains("expected i64") {
         "write a whole number from -2147483648 to 2147483647, without quotes"
+    } else if message.ends_with("expected a mapping") {
+        "write a mapping: each of its fields with a name and a colon"
     } else if message.contains("expected a sequence") {
         "write a list: every item begins with a dash"
     } else {
@@ -78,8 +93,16 @@ pub(super) fn parse_at<T: DeserializeOwned>(place: &str, value: Value) -> (Resul
     let mut track = serde_path_to_error::Track::new();
     let reader = serde_ignored::Deserializer::new(value, &mut note);
     let result = T::deserialize(serde_path_to_error::Deserializer::new(reader, &mut track));
-    let result = result.map_err(|error| (pointer_of(place, &track.path()), error.to_string()));
+    let result = result.map_err(|error| (pointer_of(place, &track.path()), plain(&error.to_string())));
     (result, unknown)
+}
+
+/// Our types have no name for people.
+fn plain(message: &str) -> String {
+    match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected a mapping"),
+        None => message.to_owned(),
+    }
 }
 
 fn pointer_of(place: &str, path: &serde_path_to_error::Path) -> String {

@@ -244,6 +244,11 @@ fn read_override(
             None
         }
     };
+    if spec.overrides.is_empty() {
+        let pointer = "/spec/overrides";
+        let diagnostic = Diagnostic::warning("no-effect", "an override without entries changes nothing").field(pointer);
+        out.push(definition.locate(diagnostic.hint("add an entry, or remove the override"), pointer));
+    }
     let mut reader = EntryReader { definition, out };
     let entries = spec.overrides.iter().enumerate();
     let entries = entries
