@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::answer::refused;
+use super::auth::bearer;
 use super::ca::{CertificateAuthority, CertificateRequest};
 use super::editing::Editor;
 use super::listener::Peer;
@@ -89,7 +90,7 @@ impl Endpoints {
     }
 
     async fn try_register(&self, request: Request<Incoming>) -> Result<Value, Refusal> {
-        let token = self.check_token(bearer(&request));
+        let token = self.check_token(token_of(request.headers()));
         let (body, csr) = match read_registration(request).await {
             Ok(read) => read,
             // Whoever has no right to ask is not told what is wrong with the question.
@@ -328,9 +329,9 @@ fn bad(message: String) -> Refusal {
     Refusal::new(400, "BadRequest", message)
 }
 
-fn bearer(request: &Request<Incoming>) -> Option<String> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").map(|token| token.trim().to_owned())
+fn token_of(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    bearer(value).ok().map(str::to_owned)
 }
 
 pub(super) async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {

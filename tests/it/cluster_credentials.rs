@@ -202,10 +202,13 @@ fn without_a_credential_of_the_hub_nobody_gets_to_a_cluster_unless_a_flag_says_s
         .with("--allow-anonymous-cluster-credentials")
         .with(&format!("--token-auth-file={}", tokens.display()));
     hub.start_again();
-    wait_until("the agents are back", || {
-        let status = carrying(nobody(&hub), &[("Token", TOKEN)]).get(&version)?.status;
-        holds(status == 200, status.to_string())
-    });
+    for (socket, client) in [(&a, nobody(&hub)), (&b, nobody(&hub).with_bearer("of-zoe"))] {
+        let client = carrying(client, &[("Token", TOKEN)]);
+        wait_until("the agents are back", || {
+            let status = client.get(&format!("{socket}/version"))?.status;
+            holds(status == 200, status.to_string())
+        });
+    }
     let code = |client: Client, path: &str| client.get(path).unwrap().status;
     let carried = || carrying(nobody(&hub), &[("Token", TOKEN)]);
     assert_eq!(code(carried(), &format!("{b}/version")), 403, "the rule is for a alone");

@@ -1,6 +1,9 @@
 //! By what users prove who they are, against a hub process: static tokens.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
+
+use branchline::core::access::token_file::token_line;
 
 use crate::authorisation::ended;
 use crate::support::fleet::Hub;
@@ -8,7 +11,7 @@ use crate::support::https::Client;
 use crate::support::node::read_head;
 use crate::support::process::{branchline, run};
 use crate::support::repository::GitRepo;
-use crate::support::scratch;
+use crate::support::{holds, scratch, wait_until};
 
 /// The group `people` reads Subscriptions.
 pub(crate) const ACCESS: &str = "\
@@ -77,17 +80,30 @@ fn static_tokens_count_while_their_line_stands() {
         let (status, message) = refusal(&nobody, SUBSCRIPTIONS);
         assert!(status == 401 && message.contains(why), "{status} {message}");
     }
-    let mut watch = alice.open(&format!("{SUBSCRIPTIONS}?watch=true")).unwrap();
-    assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
+    let watch = |client: &Client| {
+        let mut watch = client.open(&format!("{SUBSCRIPTIONS}?watch=true")).unwrap();
+        let head = read_head(&mut watch).unwrap();
+        holds(head.starts_with("HTTP/1.1 200"), head).map(|()| watch)
+    };
+    let alices = watch(&alice).unwrap();
+    lines.push(String::new());
+    let sues = wait_until("a token that ends soon opens a watch", || {
+        let soon = (SystemTime::now() + Duration::from_secs(5)).try_into().unwrap();
+        lines[3] = token_line("soon", "sue", &["people".to_owned()], Some(soon));
+        write(&lines);
+        watch(&client("soon"))
+    });
 
     write(&[&lines[..], &["a-token-in-the-clear,eve".to_owned()]].concat());
     assert_eq!(code(&alice, SUBSCRIPTIONS), 200, "a broken file takes nobody out");
     let log = hub.log();
-    assert!(log.contains("line 4") && !log.contains("a-token-in-the-clear"), "{log}");
+    assert!(log.contains("line 5") && !log.contains("a-token-in-the-clear"), "{log}");
     write(&lines[1..]);
     assert_eq!(code(&alice, SUBSCRIPTIONS), 401, "the next request after a line is taken out");
     assert_eq!(code(&bob, SUBSCRIPTIONS), 403);
-    ended(watch);
+    ended(alices);
+    ended(sues);
+    assert_eq!(refusal(&client("soon"), SUBSCRIPTIONS).0, 401);
 }
 
 #[test]

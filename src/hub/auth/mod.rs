@@ -188,7 +188,7 @@ impl Authentication {
 }
 
 /// The token of a Bearer header; the scheme's case does not count (RFC 9110).
-fn bearer(value: &HeaderValue) -> Result<&str, Anonymity> {
+pub(super) fn bearer(value: &HeaderValue) -> Result<&str, Anonymity> {
     let (scheme, token) = value
         .to_str()
         .ok()
