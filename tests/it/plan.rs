@@ -233,3 +233,17 @@ fn a_previous_state_is_one_that_was_rendered_and_names_the_fleet() {
     let output = tour.run(&["check", ".", "--previous", &state]);
     assert!(output.stderr.contains("for 4 clusters: no errors"), "{output:?}");
 }
+
+#[test]
+fn a_subscription_of_nothing_changes_placements_alone() {
+    let tour = Tour::start();
+    let empty = "apiVersion: apps.clusternet.io/v1alpha1\nkind: Subscription\nmetadata: {name: empty, namespace: shop}\nspec:\n  \
+                 subscribers: [{clusterAffinity: {}}]\n  feeds: []\n";
+    fs::write(tour.folder().join("empty.yaml"), empty).unwrap();
+    let text = tour.run(&["plan"]).fails_with(1);
+    assert!(text.contains("4 of 4 clusters: no object changes, placements do\n"), "{text}");
+    assert!(
+        text.contains("Subscription shop/empty: joins berlin, lab, paris, tokyo"),
+        "{text}"
+    );
+}

@@ -118,6 +118,9 @@ pub(super) fn summary(plan: &Plan, impact: &Impact) -> String {
         (totals.hand_over, "to hand over"),
         (totals.create, "to create"),
     ];
+    if impact.changes.is_empty() {
+        return format!("{whom}: no object changes, placements do");
+    }
     let parts: Vec<String> = parts
         .iter()
         .filter(|(number, _)| *number > 0)
