@@ -87,6 +87,7 @@ fn measure(clusters: usize, before: Option<Vec<Run>>) -> Vec<Run> {
     let mut hub = HubCore::new(&source, clusters);
     let mut runs = vec![hub.run_once()];
     let peak = peak_mib();
+    settle();
     for change in &CHANGES {
         let round = |round| {
             (change.make)(round, &mut source, &mut hub);
@@ -105,6 +106,12 @@ fn measure(clusters: usize, before: Option<Vec<Run>>) -> Vec<Run> {
         judge(&runs, peak);
     }
     runs
+}
+
+/// Waits until the disk has what the cold run wrote: every later file waits for it otherwise.
+fn settle() {
+    let synced = std::process::Command::new("sync").status().unwrap();
+    assert!(synced.success(), "sync: {synced}");
 }
 
 fn judge(runs: &[Run], peak: f64) {
