@@ -10,8 +10,9 @@ use super::{Repo, RepoError, object_id, oid};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::state::NewObject;
 
-/// Up to here objects are written loose: one file each is cheaper than a pack with its index.
-const LOOSE_AT_MOST: usize = 20;
+/// Up to here objects are written loose. Each is a file and mostly a new directory, which some file systems take milliseconds for; a pack with its
+/// index is two files in a directory that is there.
+const LOOSE_AT_MOST: usize = 3;
 /// Pieces in which a pack is handed to libgit2, whose indexer maps the file anew for every piece.
 const PACK_BUFFER: usize = 1 << 20;
 /// Objects up to this size are stored in a pack as they are.
