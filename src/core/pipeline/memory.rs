@@ -14,7 +14,7 @@ use super::overrides::OverrideIndex;
 use super::strays::NearNames;
 use super::{Inputs, Placed};
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::index::{Reading, Snapshot};
+use crate::core::index::{Demand, Reading, Snapshot};
 use crate::core::render::{RenderCache, RenderSettings};
 use crate::core::schedule::{self, Bindings, Cluster, Fleet, Placement, Request};
 use crate::core::state::{ClusterProvenance, ClusterRecord, ClusterState, DescriptionState, ProvenanceState, State};
@@ -184,9 +184,13 @@ impl Memory {
         let digest = |resolved: &Resolved<'_>| {
             let mut text = format!("{}\n", resolved.placed.subscription.is_none());
             resolved.describe(&mut text);
-            for (feed, _, _) in resolved.defined() {
+            for (feed, _, demand) in resolved.defined() {
                 for applied in overrides.global(&feed.key()) {
                     text.push_str(&format!("{} ", applied.digest));
+                }
+                // A placement that is kept keeps its shares, also while they are no longer written.
+                if let Some((_, Demand::Divided(workload))) = demand.and_then(|place| resolved.placed.demands.get(place)) {
+                    text.push_str(&workload.pointer);
                 }
                 text.push('\n');
             }
