@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::core::diagnostic::Diagnostic;
 use crate::core::index::ParseCache;
-use crate::core::pipeline::{self, Inputs, Memory};
+use crate::core::pipeline::{self, Memory};
 
 use super::output::{Output, count};
 use super::{CliError, source};
@@ -44,13 +44,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let settings = args.reading.settings();
     let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
     let mut diagnostics = std::mem::take(&mut outcome.diagnostics);
-    let inputs = Inputs {
-        snapshot: &snapshot,
-        fleet: &fleet,
-        previous: &previous,
-        settings,
-        fan_out: previous.fan_out,
-    };
+    let inputs = source::inputs(&snapshot, &fleet, &previous, settings);
     diagnostics.extend(pipeline::verify(&inputs, &outcome));
     if no_fleet {
         // Without clusters nothing can be said about who gets what.

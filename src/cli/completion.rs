@@ -70,7 +70,11 @@ pub(super) fn answer(arguments: &[OsString]) -> Option<ExitCode> {
     match asked.try_complete(arguments.iter().cloned(), directory.as_deref()) {
         Ok(false) => None,
         Ok(true) => Some(ExitCode::SUCCESS),
-        Err(_) => Some(ExitCode::from(2)),
+        Err(error) => {
+            // Nothing can be told to a person whose terminal is gone.
+            let _ = error.print();
+            Some(ExitCode::from(2))
+        }
     }
 }
 

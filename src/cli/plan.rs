@@ -15,7 +15,7 @@ use clap_complete::ArgValueCandidates;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::impact::{Change, Impact, Side, compare, unified};
 use crate::core::index::{ParseCache, Snapshot};
-use crate::core::pipeline::{FleetResult, Inputs, Memory, Outcome, Pending};
+use crate::core::pipeline::{FleetResult, Memory, Outcome, Pending};
 use crate::core::render::RenderSettings;
 use crate::core::schedule::{Cluster, Fleet};
 use crate::core::state::State;
@@ -184,13 +184,7 @@ fn make(args: &Args) -> Result<Plan, CliError> {
         Some(head) => source::log_of(&args.source, head, &args.reading.path),
         None => source::log(&args.source, &args.reading.path),
     };
-    let inputs = Inputs {
-        snapshot: &after.snapshot,
-        fleet: &fleet,
-        previous: &was.state,
-        settings,
-        fan_out: was.state.fan_out,
-    };
+    let inputs = source::inputs(&after.snapshot, &fleet, &was.state, settings);
     source::date(&mut will, &inputs, &registered, log)?;
     let only = args.cluster.as_deref().map(|name| cluster_named(&fleet.fleet, name).cloned());
     let only = only

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::core::index::ParseCache;
-use crate::core::pipeline::{Inputs, Memory};
+use crate::core::pipeline::Memory;
 use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::state::{self, Leaf, State};
 
@@ -46,13 +46,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let settings = args.reading.settings();
     let registered = clusters.records.clone();
     let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
-    let inputs = Inputs {
-        snapshot: &snapshot,
-        fleet: &fleet,
-        previous: &previous,
-        settings,
-        fan_out: previous.fan_out,
-    };
+    let inputs = source::inputs(&snapshot, &fleet, &previous, settings);
     source::date(
         &mut outcome,
         &inputs,

@@ -371,6 +371,22 @@ pub(super) fn read_previous(text: Option<&str>) -> Result<(State, Option<Content
     Ok((state, Some(contents)))
 }
 
+/// What a run goes by: the state before says how the directories are laid out.
+pub(super) fn inputs<'a>(
+    snapshot: &'a Snapshot,
+    fleet: &'a FleetResult,
+    previous: &'a State,
+    settings: RenderSettings,
+) -> Inputs<'a> {
+    Inputs {
+        snapshot,
+        fleet,
+        previous,
+        settings,
+        fan_out: previous.fan_out,
+    }
+}
+
 /// Runs the pure core over a snapshot; the index's diagnostics come first in the result's.
 pub(super) fn run(
     snapshot: &Snapshot,
@@ -382,14 +398,7 @@ pub(super) fn run(
 ) -> (Outcome, FleetResult) {
     let mut fleet = pipeline::derive_fleet(clusters.records, snapshot, previous);
     fleet.fleet.live = clusters.live;
-    let inputs = Inputs {
-        snapshot,
-        fleet: &fleet,
-        previous,
-        settings,
-        fan_out: previous.fan_out,
-    };
-    let mut outcome = pipeline::run(&inputs, memory);
+    let mut outcome = pipeline::run(&inputs(snapshot, &fleet, previous, settings), memory);
     diagnostics.append(&mut outcome.diagnostics);
     diagnostics.sort();
     outcome.diagnostics = diagnostics;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::ObjectKey;
 use crate::core::index::ParseCache;
-use crate::core::pipeline::{Inputs, Memory};
+use crate::core::pipeline::Memory;
 use crate::core::schedule::{Cluster, Reason};
 use crate::core::selector::{CLUSTER_ID_LABEL, CLUSTER_NAME_LABEL};
 use crate::core::state::Leaf;
@@ -65,13 +65,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let settings = args.reading.settings();
     let registered = clusters.records.clone();
     let (mut outcome, fleet) = source::run(&snapshot, diagnostics, clusters, &previous, settings, &mut Memory::default());
-    let inputs = Inputs {
-        snapshot: &snapshot,
-        fleet: &fleet,
-        previous: &previous,
-        settings,
-        fan_out: previous.fan_out,
-    };
+    let inputs = source::inputs(&snapshot, &fleet, &previous, settings);
     let texts = Stored {
         files: &files,
         contents: &contents,

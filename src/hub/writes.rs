@@ -36,9 +36,7 @@ impl HubApi {
         let shown = self.shown(target)?;
         let wanted = changed(&shown, action, target)?;
         let pinned = check_version(&shown, &wanted, target)?;
-        let known = self
-            .registration(&shown)
-            .ok_or_else(|| ApiError::not_found(target.resource, target.name))?;
+        let known = self.registration(&shown, target)?;
         let object = |value: &Value| Object::from_value(value.clone()).map_err(|error| ApiError::bad_request(error.to_string()));
         let (shown_object, wanted_object) = (object(&shown)?, object(&wanted)?);
         let change = change(&shown_object, &wanted_object, live_taint(&shown_object, &known).as_ref()).map_err(refused)?;
@@ -87,15 +85,8 @@ impl HubApi {
             let cause = Cause::invalid("propagationPolicy", &given, &detail);
             return Err(ApiError::invalid(target.resource, target.name, vec![cause]));
         }
-        let known = self
-            .registration(&shown)
-            .ok_or_else(|| ApiError::not_found(target.resource, target.name))?;
-        let edit = Edit::Remove {
-            cluster: known.cluster_id.to_string(),
-        };
-        self.carry_out(edit, options).await?;
-        self.until_gone(target, options).await;
-        Ok(Outcome::Deleted(shown).into())
+        let known = self.registration(&shown, target)?;
+        self.forget(target, shown, &known, options).await
     }
 
     /// A decision about a registration, in Clusternet's fields.
@@ -103,9 +94,7 @@ impl HubApi {
         let shown = self.shown(target)?;
         let wanted = changed(&shown, action, target)?;
         check_version(&shown, &wanted, target)?;
-        let known = self
-            .registration(&shown)
-            .ok_or_else(|| ApiError::not_found(target.resource, target.name))?;
+        let known = self.registration(&shown, target)?;
         let Some(edit) = decision(&shown, &wanted, &known, target)? else {
             return Ok(Outcome::Updated(shown).into());
         };
@@ -130,9 +119,7 @@ impl HubApi {
     ) -> Result<Written, ApiError> {
         let shown = self.shown(target)?;
         check_preconditions(&shown, asked, target)?;
-        let known = self
-            .registration(&shown)
-            .ok_or_else(|| ApiError::not_found(target.resource, target.name))?;
+        let known = self.registration(&shown, target)?;
         if known.decision == Decision::Approved {
             let why = format!(
                 "the request of cluster {:?} was granted; kubectl delete mcls -n {} {} --cascade=orphan forgets the cluster",
@@ -140,11 +127,24 @@ impl HubApi {
             );
             return Err(ApiError::conflict(target.resource, target.name, &why));
         }
+        self.forget(target, shown, &known, options).await
+    }
+
+    async fn forget(
+        &self,
+        target: &Target<'_>,
+        shown: Arc<Value>,
+        known: &Registration,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
         let edit = Edit::Remove {
             cluster: known.cluster_id.to_string(),
         };
         self.carry_out(edit, options).await?;
-        self.until_gone(target, options).await;
+        if !options.dry_run {
+            // Ends with nothing as soon as there is no such object.
+            self.once(target, |_| false).await;
+        }
         Ok(Outcome::Deleted(shown).into())
     }
 
@@ -155,9 +155,12 @@ impl HubApi {
     }
 
     /// The registration behind a ManagedCluster or a request.
-    fn registration(&self, object: &Value) -> Option<Registration> {
-        let id: ClusterId = object.pointer("/spec/clusterId")?.as_str()?.parse().ok()?;
-        self.revisions.borrow().state.registrations.clusters.get(&id).cloned()
+    fn registration(&self, object: &Value, target: &Target<'_>) -> Result<Registration, ApiError> {
+        let id = object.pointer("/spec/clusterId").and_then(Value::as_str);
+        let id: Option<ClusterId> = id.and_then(|id| id.parse().ok());
+        let revision = self.revisions.borrow();
+        let known = id.and_then(|id| revision.state.registrations.clusters.get(&id).cloned());
+        known.ok_or_else(|| ApiError::not_found(target.resource, target.name))
     }
 
     /// Has the writer carry an edit out, or only asks the same rules whether it would.
@@ -187,13 +190,6 @@ impl HubApi {
             }
         };
         tokio::time::timeout(SHOWN_WITHIN, look).await.ok().flatten()
-    }
-
-    async fn until_gone(&self, target: &Target<'_>, options: &WriteOptions) {
-        if !options.dry_run {
-            // Ends with nothing as soon as there is no such object.
-            self.once(target, |_| false).await;
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use branchline::hub::ca::CertificateAuthority;
 use serde_json::json;
 
 use crate::cluster_credentials::account_token;
+use crate::credentials::SUBSCRIPTIONS;
 use crate::support::apiserver::ApiServer;
 use crate::support::fleet::{Fleet, Hub};
 use crate::support::https::{Body, Client, Stream};
@@ -384,12 +385,13 @@ fn who_is_taken_out_of_git_is_out_at_once_and_a_broken_file_takes_nobody_out() {
         fleet.servers[0].cluster_id()
     );
     let (alice, olga) = (client(&fleet.hub, "alice"), client(&fleet.hub, "olga"));
-    let mut watch = alice.open(&format!("{socket}{CONFIG_MAPS}?watch=true")).unwrap();
-    assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
-    let mut own = olga
-        .open("/apis/apps.clusternet.io/v1alpha1/subscriptions?watch=true")
-        .unwrap();
-    assert!(read_head(&mut own).unwrap().starts_with("HTTP/1.1 200"));
+    let watching = |client: &Client, path: &str| {
+        let mut watch = client.open(&format!("{path}?watch=true")).unwrap();
+        assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
+        watch
+    };
+    let in_cluster = format!("{socket}{CONFIG_MAPS}");
+    let _before = [watching(&alice, &in_cluster), watching(&olga, SUBSCRIPTIONS)];
 
     let broken = fleet.repo.push("broken", &[("hub/access.yaml", "kind: [")]);
     wait_until("the hub has read the broken file", || {
@@ -408,12 +410,7 @@ fn who_is_taken_out_of_git_is_out_at_once_and_a_broken_file_takes_nobody_out() {
             holds(code == 200, code.to_string())
         },
     );
-    let mut watch = alice.open(&format!("{socket}{CONFIG_MAPS}?watch=true")).unwrap();
-    assert!(read_head(&mut watch).unwrap().starts_with("HTTP/1.1 200"));
-    let mut own = olga
-        .open("/apis/apps.clusternet.io/v1alpha1/subscriptions?watch=true")
-        .unwrap();
-    assert!(read_head(&mut own).unwrap().starts_with("HTTP/1.1 200"));
+    let (watch, own) = (watching(&alice, &in_cluster), watching(&olga, SUBSCRIPTIONS));
 
     let ops = ACCESS
         .find("---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: cluster-b}")

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::authorisation::user_of;
+use crate::credentials::{SUBSCRIPTIONS, code};
 use crate::support::apiserver::kubectl;
 use crate::support::fleet::{Agent, Fleet, Hub};
 use crate::support::https::{Body, Client};
@@ -36,12 +37,7 @@ metadata: {name: act}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: act}
 subjects: [{kind: User, name: alice}]
 ";
-const SUBSCRIPTIONS: &str = "/apis/apps.clusternet.io/v1alpha1/subscriptions";
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-
-fn code(client: &Client, path: &str) -> u16 {
-    client.get(path).unwrap().status
-}
 
 /// Whom the cluster takes a request for.
 pub(crate) fn who(client: &Client, socket: &str) -> (u16, String, Vec<String>) {

@@ -91,8 +91,7 @@ pub fn change(shown: &Object, wanted: &Object, live: Option<&Taint>) -> Result<C
 /// Everything besides labels and taints stays as it is. Annotations are not kept, and `status` is not for people to write.
 fn check_rest(shown: &Object, wanted: &Object) -> Result<(), Refusal> {
     let name = shown.name();
-    let identity = |object: &Object| (object.key(), object.pointer("/metadata/uid").cloned());
-    if identity(shown).0 != identity(wanted).0 {
+    if shown.key() != wanted.key() {
         return Err(invalid(name, "metadata", "kind, namespace and name cannot be changed"));
     }
     let spec = |object: &Object| {
