@@ -20,6 +20,9 @@ pub(super) struct ApproveArgs {
     /// Let the new key that waits take the place of the registered one
     #[arg(long)]
     replace_key: bool,
+    /// Only if this is the key that waits, as `branchline status` shows it
+    #[arg(long, value_name = "sha256:…")]
+    key: Option<String>,
     #[command(flatten)]
     hub: HubAccess,
 }
@@ -39,7 +42,7 @@ pub(super) fn approve(args: &ApproveArgs, out: &mut Output) -> Result<ExitCode, 
     decide(
         &args.hub,
         &format!("clusters/{}/approve", encode(&args.cluster)),
-        json!({"replaceKey": args.replace_key}),
+        json!({"replaceKey": args.replace_key, "key": args.key}),
         "approved",
         out,
     )

@@ -97,7 +97,10 @@ fn print(status: &Value, diagnostics: &[Diagnostic], problems: &[&str], out: &mu
             Some(key) => {
                 format!("waiting: a new key of cluster {name}, {key}: branchline approve {name} --replace-key, or deny {name}")
             }
-            None => format!("waiting: cluster {name}: branchline approve {name}, or deny {name}"),
+            None => {
+                let key = waiting["key"].as_str().unwrap_or_default();
+                format!("waiting: cluster {name}: branchline approve {name}, or deny {name}; its key is {key}")
+            }
         });
     }
     for pending in status["pending"].as_array().into_iter().flatten().filter_map(Value::as_str) {

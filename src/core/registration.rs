@@ -41,24 +41,18 @@ pub enum Edit {
         /// When it asks, RFC 3339.
         at: String,
     },
-    /// A person approves a cluster that waits, or its new key.
+    /// A person lets a cluster in with this key: the one that it asked with, or the new one that waits, and no other that may have come
+    /// meanwhile. [`approval`] makes one of what a person says.
     Approve {
-        /// Name or id.
-        cluster: String,
-        /// Whether the new key that waits becomes the registered one.
-        replace_key: bool,
-    },
-    /// A person lets this new key of a cluster in, and no other that may have come meanwhile.
-    ApproveKey {
-        /// Name or id.
-        cluster: String,
+        /// Which.
+        cluster: ClusterId,
         /// The key's digest.
         key: String,
     },
     /// A person refuses a cluster that waits, or the new key of one that belongs to the fleet.
     Deny {
-        /// Name or id.
-        cluster: String,
+        /// Which.
+        cluster: ClusterId,
     },
     /// A person changes labels or taints.
     Change {
@@ -71,8 +65,8 @@ pub enum Edit {
     },
     /// A person forgets a cluster. What it runs stays as it is.
     Remove {
-        /// Name or id.
-        cluster: String,
+        /// Which.
+        cluster: ClusterId,
     },
     /// A cluster of the fleet reports the labels that stand below `node.clusternet.io/`.
     ReportLabels {
@@ -97,12 +91,9 @@ impl Edit {
             Edit::ReportLabels { .. } => "labels",
             Edit::Change { .. } => "cluster",
             Edit::Remove { .. } => "removal",
-            Edit::Register { .. }
-            | Edit::Approve { .. }
-            | Edit::ApproveKey { .. }
-            | Edit::Deny { .. }
-            | Edit::AddToken(_)
-            | Edit::RemoveToken { .. } => "registration",
+            Edit::Register { .. } | Edit::Approve { .. } | Edit::Deny { .. } | Edit::AddToken(_) | Edit::RemoveToken { .. } => {
+                "registration"
+            }
         }
     }
 }
@@ -136,8 +127,7 @@ pub fn apply(
         Edit::Register { spec, key, token, at } => {
             register(registrations, spec, (key, at), *token, stated, approval).map(registered)
         }
-        Edit::Approve { cluster, replace_key } => approve(registrations, cluster, *replace_key).map(registered),
-        Edit::ApproveKey { cluster, key } => approve_key(registrations, cluster, key).map(registered),
+        Edit::Approve { cluster, key } => approve(registrations, cluster, key).map(registered),
         Edit::Deny { cluster } => deny(registrations, cluster).map(registered),
         Edit::Change { cluster, change, basis } => {
             change_cluster(registrations, cluster, change, basis.as_ref(), stated).map(registered)
@@ -208,11 +198,23 @@ fn known_cluster(known: &mut Registration, key: &KeyDigest, token: bool) -> Resu
             "the key is not the one that is registered for cluster {name:?}; a new key needs a token and `branchline approve --replace-key {name}`"
         )));
     }
-    if known.decision == Decision::Pending {
-        key.as_str().clone_into(&mut known.key_digest);
-    } else {
-        known.pending_key_digest = Some(key.as_str().to_owned());
+    let waiting = match known.decision {
+        Decision::Pending => Some(&known.key_digest),
+        Decision::Approved | Decision::Denied => known.pending_key_digest.as_ref(),
+    };
+    // What a person looks at and decides about must not become another key meanwhile.
+    if let Some(other) = waiting.filter(|waiting| *waiting != key.as_str()) {
+        return Err(conflict(format!(
+            "another key waits for cluster {name:?} already, {other}, this one is {key}; {}",
+            match known.decision {
+                Decision::Pending =>
+                    format!("`branchline cluster remove --keep-objects {name}` forgets that request, and this one can ask"),
+                Decision::Approved | Decision::Denied =>
+                    format!("`branchline deny {name}` refuses that one, and this one can ask"),
+            }
+        )));
     }
+    known.pending_key_digest = Some(key.as_str().to_owned());
     Ok(known.clone())
 }
 
@@ -236,7 +238,7 @@ fn new_cluster(
             "the source repository keeps the name {name:?} for cluster {other}, this one is {}; choose another --name",
             spec.cluster_id
         );
-        return Err(Refusal::new(409, "Conflict", message));
+        return Err(conflict(message));
     }
     let asked = Some(spec.cluster_namespace.clone()).filter(|namespace| !namespace.is_empty());
     let namespace = definition.and_then(|definition| definition.namespace.clone()).or(asked);
@@ -266,6 +268,11 @@ fn check_words(name: &str, spec: &RegistrationSpec) -> Result<(), Refusal> {
     if !is_dns_name(name, MAX_NAME, false) {
         return Err(invalid(format!(
             "{name:?} is not a cluster name: at most {MAX_NAME} lower-case letters, digits and dashes (RFC 1123); choose another --name"
+        )));
+    }
+    if name.parse::<ClusterId>().is_ok() {
+        return Err(invalid(format!(
+            "{name:?} is no cluster name: it looks like an id, and would be taken for another cluster's; choose another --name"
         )));
     }
     check_label("clusterType", &spec.cluster_type).map_err(|_| {
@@ -307,14 +314,14 @@ fn check_namespace(
             "the source repository keeps the namespace {namespace:?} for cluster {:?}, this one is {name:?}; choose another namespace",
             other.name
         );
-        return Err(Refusal::new(409, "Conflict", message));
+        return Err(conflict(message));
     }
     if let Some(holder) = registrations.holder(name, namespace) {
         let message = format!(
             "the name {:?} and the namespace {:?} belong to cluster {}; this one is {}; choose another --name",
             holder.cluster_name, holder.dedicated_namespace, holder.cluster_id, spec.cluster_id
         );
-        return Err(Refusal::new(409, "Conflict", message));
+        return Err(conflict(message));
     }
     Ok(())
 }
@@ -333,64 +340,81 @@ pub fn approve_stated(registrations: &mut Registrations, stated: &BTreeMap<Strin
     }
 }
 
-fn find<'r>(registrations: &'r mut Registrations, cluster: &str) -> Result<&'r mut Registration, Refusal> {
-    let is_meant = |known: &&Registration| known.cluster_name == cluster || known.cluster_id.as_str() == cluster;
-    let id = registrations
-        .clusters
-        .values()
-        .find(is_meant)
-        .map(|known| known.cluster_id.clone());
-    if id.is_none() {
-        let names = registrations.clusters.values().map(|known| known.cluster_name.as_str());
-        let near = crate::core::pipeline::nearest(cluster, names).join(", ");
-        return Err(not_found(format!(
-            "no cluster {cluster:?} has asked to register; near names: {}",
+/// The registration that a person means by a word: the one with this id, else the one with this name. A cluster chooses its name itself, so a
+/// word that looks like an id is none.
+pub fn called<'r>(registrations: &'r Registrations, word: &str) -> Result<&'r Registration, Refusal> {
+    let all = &registrations.clusters;
+    let found = match word.parse::<ClusterId>() {
+        Ok(id) => all.get(&id),
+        Err(_) => all.values().find(|known| known.cluster_name == word),
+    };
+    found.ok_or_else(|| {
+        let names = all.values().map(|known| known.cluster_name.as_str());
+        let near = crate::core::pipeline::nearest(word, names).join(", ");
+        not_found(format!(
+            "no cluster {word:?} has asked to register; near names: {}",
             if near.is_empty() { "none" } else { &near }
-        )));
-    }
-    let known = id.and_then(|id| registrations.clusters.get_mut(&id));
-    known.ok_or_else(|| not_found(format!("no cluster {cluster:?} has asked to register")))
+        ))
+    })
 }
 
-fn approve(registrations: &mut Registrations, cluster: &str, replace_key: bool) -> Result<Registration, Refusal> {
-    let known = find(registrations, cluster)?;
-    match (replace_key, known.pending_key_digest.take()) {
-        (true, Some(key)) => known.key_digest = key,
-        (true, None) => {
-            return Err(Refusal::new(
-                409,
-                "Conflict",
-                format!("no new key waits for cluster {:?}", known.cluster_name),
-            ));
-        }
-        (false, waiting) => known.pending_key_digest = waiting,
+/// The approval of a cluster, or with `replace_key` of its new key that waits, as it is known now; with `key` only if it is that one.
+pub fn approval(registrations: &Registrations, word: &str, replace_key: bool, key: Option<&str>) -> Result<Edit, Refusal> {
+    let known = called(registrations, word)?;
+    let waiting = match replace_key {
+        true => known.pending_key_digest.as_ref(),
+        false => Some(&known.key_digest),
+    };
+    let Some(waiting) = waiting else {
+        return Err(conflict(format!("no new key waits for cluster {:?}", known.cluster_name)));
+    };
+    if let Some(other) = key.filter(|key| key != waiting) {
+        return Err(other_key(known, waiting, other));
+    }
+    Ok(Edit::Approve {
+        cluster: known.cluster_id.clone(),
+        key: waiting.clone(),
+    })
+}
+
+fn conflict(message: String) -> Refusal {
+    Refusal::new(409, "Conflict", message)
+}
+
+fn other_key(known: &Registration, waiting: &str, key: &str) -> Refusal {
+    conflict(format!(
+        "the key that waits for cluster {:?} is {waiting}, not {key}; look at it again",
+        known.cluster_name
+    ))
+}
+
+fn known<'r>(registrations: &'r mut Registrations, cluster: &ClusterId) -> Result<&'r mut Registration, Refusal> {
+    let known = registrations.clusters.get_mut(cluster);
+    known.ok_or_else(|| not_found(format!("cluster {cluster} is not registered here any more")))
+}
+
+fn approve(registrations: &mut Registrations, cluster: &ClusterId, key: &str) -> Result<Registration, Refusal> {
+    let known = known(registrations, cluster)?;
+    if known.pending_key_digest.as_deref() == Some(key) {
+        known.pending_key_digest = None;
+        key.clone_into(&mut known.key_digest);
+    }
+    if known.key_digest != key {
+        let waiting = known.pending_key_digest.as_deref().unwrap_or("none");
+        return Err(other_key(known, waiting, key));
     }
     known.decision = Decision::Approved;
     Ok(known.clone())
 }
 
-fn approve_key(registrations: &mut Registrations, cluster: &str, key: &str) -> Result<Registration, Refusal> {
-    let known = find(registrations, cluster)?;
-    let waiting = known.pending_key_digest.as_deref();
-    if waiting != Some(key) {
-        let message = format!(
-            "the key that waits for cluster {:?} is {}, not {key}; look at it again",
-            known.cluster_name,
-            waiting.unwrap_or("none")
-        );
-        return Err(Refusal::new(409, "Conflict", message));
-    }
-    approve(registrations, cluster, true)
-}
-
-fn deny(registrations: &mut Registrations, cluster: &str) -> Result<Registration, Refusal> {
-    let known = find(registrations, cluster)?;
+fn deny(registrations: &mut Registrations, cluster: &ClusterId) -> Result<Registration, Refusal> {
+    let known = known(registrations, cluster)?;
     if known.decision == Decision::Approved && known.pending_key_digest.is_none() {
         let message = format!(
             "cluster {:?} belongs to the fleet already and no new key of it waits; `branchline cluster remove` forgets a cluster",
             known.cluster_name
         );
-        return Err(Refusal::new(409, "Conflict", message));
+        return Err(conflict(message));
     }
     known.pending_key_digest = None;
     if known.decision != Decision::Approved {
@@ -406,8 +430,7 @@ fn change_cluster(
     basis: Option<&Basis>,
     stated: &BTreeMap<String, Reading<ClusterDefinition>>,
 ) -> Result<Registration, Refusal> {
-    let known = registrations.clusters.get_mut(cluster);
-    let known = known.ok_or_else(|| not_found(format!("cluster {cluster} does not belong to the fleet any more")))?;
+    let known = known(registrations, cluster)?;
     let definition = stated.get(&known.cluster_name).and_then(Reading::valid);
     change::apply(known, change, basis, definition.map(AsRef::as_ref))?;
     Ok(known.clone())
@@ -416,17 +439,17 @@ fn change_cluster(
 /// Forgets a cluster, unless git goes on speaking about it: it would let the agent in again.
 fn remove(
     registrations: &mut Registrations,
-    cluster: &str,
+    cluster: &ClusterId,
     stated: &BTreeMap<String, Reading<ClusterDefinition>>,
 ) -> Result<Registration, Refusal> {
-    let known = find(registrations, cluster)?.clone();
+    let known = known(registrations, cluster)?.clone();
     if let Some(definition) = stated.get(&known.cluster_name).and_then(Reading::valid) {
         let place = &definition.definition;
         let message = format!(
             "{}:{} states cluster {:?}; remove it there first, commit and push, or its agent is let in again",
             place.file, place.line, known.cluster_name
         );
-        return Err(Refusal::new(409, "Conflict", message));
+        return Err(conflict(message));
     }
     registrations.clusters.remove(&known.cluster_id);
     Ok(known)

@@ -27,8 +27,9 @@ use super::revision::Revision;
 use crate::core::access::{KeyDigest, Refusal, User};
 use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
-use crate::core::registration::{Edit, Edited};
-use crate::core::state::registrations::{Decision, Registration, Token};
+use crate::core::ids::ClusterId;
+use crate::core::registration::{Edit, Edited, approval, called};
+use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 use crate::core::text::cut;
 use crate::tunnel::http::{Body, full};
 
@@ -75,6 +76,7 @@ struct NewToken {
 #[serde(rename_all = "camelCase", default)]
 struct Approval {
     replace_key: bool,
+    key: Option<String>,
 }
 
 impl Endpoints {
@@ -219,21 +221,18 @@ impl Endpoints {
             }
             (&Method::POST, ["clusters", cluster, "approve"]) => {
                 let asked: Approval = read(request).await?;
-                let edit = Edit::Approve {
-                    cluster: (*cluster).to_owned(),
-                    replace_key: asked.replace_key,
-                };
+                let edit = approval(&self.registrations(), cluster, asked.replace_key, asked.key.as_deref())?;
                 info!(user, cluster, "approve");
                 self.decided(user, edit).await
             }
             (&Method::POST, ["clusters", cluster, "deny"]) => {
                 info!(user, cluster, "deny");
-                let cluster = (*cluster).to_owned();
+                let cluster = self.called(cluster)?;
                 self.decided(user, Edit::Deny { cluster }).await
             }
             (&Method::DELETE, ["clusters", cluster]) => {
                 info!(user, cluster, "remove");
-                let cluster = (*cluster).to_owned();
+                let cluster = self.called(cluster)?;
                 self.decided(user, Edit::Remove { cluster }).await
             }
             _ => Err(Refusal::new(
@@ -242,6 +241,15 @@ impl Endpoints {
                 format!("there is nothing at {method} {ADMIN_PATH}{path}"),
             )),
         }
+    }
+
+    fn registrations(&self) -> Registrations {
+        self.revisions.borrow().state.registrations.clone()
+    }
+
+    /// What is decided on is the cluster that a word means now, whatever registers before the writer comes to it.
+    fn called(&self, word: &str) -> Result<ClusterId, Refusal> {
+        called(&self.registrations(), word).map(|known| known.cluster_id.clone())
     }
 
     async fn decided(&self, user: &str, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
@@ -306,7 +314,7 @@ impl Endpoints {
 fn waiting(known: &Registration) -> Option<Value> {
     let key = known.pending_key_digest.as_deref();
     let waits = key.is_some() || known.decision == Decision::Pending;
-    waits.then(|| json!({"name": known.cluster_name, "id": known.cluster_id, "newKey": key}))
+    waits.then(|| json!({"name": known.cluster_name, "id": known.cluster_id, "key": known.key_digest, "newKey": key}))
 }
 
 async fn read_registration(request: Request<Incoming>) -> Result<(RegistrationRequest, CertificateRequest), Refusal> {

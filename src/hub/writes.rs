@@ -138,7 +138,7 @@ impl HubApi {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         let edit = Edit::Remove {
-            cluster: known.cluster_id.to_string(),
+            cluster: known.cluster_id.clone(),
         };
         self.carry_out(edit, options).await?;
         if !options.dry_run {
@@ -294,7 +294,7 @@ fn warnings(shown: &Value, wanted: &Value) -> Vec<String> {
 /// What a changed registration request says: its result, or what becomes of the new key that waits.
 fn decision(shown: &Value, wanted: &Value, known: &Registration, target: &Target<'_>) -> Result<Option<Edit>, ApiError> {
     let text = |object: &Value, field: &str| object.pointer(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let cluster = known.cluster_id.to_string();
+    let cluster = known.cluster_id.clone();
     let invalid = |field: &str, detail: &str| {
         let value = wanted
             .pointer(&format!("/{}", field.replace('.', "/")))
@@ -310,19 +310,16 @@ fn decision(shown: &Value, wanted: &Value, known: &Registration, target: &Target
         return invalid("spec", "comes from the cluster; status.result decides about it");
     }
     let (result, before) = (text(wanted, "/status/result"), text(shown, "/status/result"));
+    let (key, waiting) = (text(wanted, "/status/keyDigest"), text(wanted, "/status/pendingKeyDigest"));
     if result != before {
         return match result.as_str() {
-            "Approved" => Ok(Some(Edit::Approve {
-                cluster,
-                replace_key: false,
-            })),
+            "Approved" => Ok(Some(Edit::Approve { cluster, key })),
             "Denied" => Ok(Some(Edit::Deny { cluster })),
             _ => invalid("status.result", "is Approved or Denied"),
         };
     }
-    let (key, waiting) = (text(wanted, "/status/keyDigest"), text(wanted, "/status/pendingKeyDigest"));
     if key != text(shown, "/status/keyDigest") {
-        return Ok(Some(Edit::ApproveKey { cluster, key }));
+        return Ok(Some(Edit::Approve { cluster, key }));
     }
     match (waiting.as_str(), text(shown, "/status/pendingKeyDigest").as_str()) {
         (now, then) if now == then => Ok(None),

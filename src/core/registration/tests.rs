@@ -82,10 +82,7 @@ fn a_new_key_waits_for_a_person() {
         (waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()),
         (key("k").as_str(), Some(key("new").as_str()))
     );
-    let edit = Edit::Approve {
-        cluster: "east".to_owned(),
-        replace_key: true,
-    };
+    let edit = approval(&all, "east", true, None).unwrap();
     apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
     assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
 }
@@ -145,20 +142,9 @@ fn by_hand_a_cluster_waits() {
         Decision::Pending
     );
     assert!(approved(&all).is_empty());
-    let typo = Edit::Approve {
-        cluster: "esat".to_owned(),
-        replace_key: false,
-    };
-    assert!(
-        apply(&mut all, &typo, &BTreeMap::new(), Approval::Manual)
-            .unwrap_err()
-            .message
-            .contains("east")
-    );
-    let edit = Edit::Approve {
-        cluster: "east".to_owned(),
-        replace_key: false,
-    };
+    let typo = approval(&all, "esat", false, None).unwrap_err();
+    assert!(typo.code == 404 && typo.message.contains("east"), "{typo}");
+    let edit = approval(&all, "east", false, None).unwrap();
     apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
     assert_eq!(approved(&all).len(), 1);
 }
@@ -237,7 +223,7 @@ fn a_new_key_is_let_in_by_its_digest_or_refused() {
     let mut all = Registrations::default();
     let east = ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
     let deny = Edit::Deny {
-        cluster: "east".to_owned(),
+        cluster: east.cluster_id.clone(),
     };
     let refusal = apply(&mut all, &deny, &BTreeMap::new(), Approval::Manual).unwrap_err();
     assert!(refusal.message.contains("no new key of it waits"), "{refusal}");
@@ -245,10 +231,15 @@ fn a_new_key_is_let_in_by_its_digest_or_refused() {
     apply(&mut all, &deny, &BTreeMap::new(), Approval::Manual).unwrap();
     assert_eq!(all.clusters[&east.cluster_id], east, "the cluster stays, the new key is gone");
     ask(&mut all, spec('a', "east"), "third", true, Approval::Automatic).unwrap();
-    let approve = |key: &str| Edit::ApproveKey {
-        cluster: "east".to_owned(),
-        key: KeyDigest::of_public_key(key.as_bytes()).to_string(),
+    let approve = |text: &str| Edit::Approve {
+        cluster: east.cluster_id.clone(),
+        key: key(text).to_string(),
     };
+    let second = ask(&mut all, spec('a', "east"), "fourth", true, Approval::Automatic).unwrap_err();
+    assert!(
+        second.code == 409 && second.message.contains("branchline deny east"),
+        "what waits is not swapped: {second}"
+    );
     let refusal = apply(&mut all, &approve("other"), &BTreeMap::new(), Approval::Manual).unwrap_err();
     assert_eq!(refusal.code, 409, "another key came meanwhile");
     apply(&mut all, &approve("third"), &BTreeMap::new(), Approval::Manual).unwrap();
@@ -297,10 +288,58 @@ fn labels_and_taints_are_changed_where_git_says_nothing() {
         assert_eq!(refused(&mut all, &change(key, Some("x"), None), &git).0, 422, "{key}");
     }
     let remove = Edit::Remove {
-        cluster: "east".to_owned(),
+        cluster: east.cluster_id.clone(),
     };
     let (code, message) = refused(&mut all, &remove, &git);
     assert!(code == 409 && message.contains("hub/clusters.yaml:1"), "{message}");
     apply(&mut all, &remove, &BTreeMap::new(), Approval::Manual).unwrap();
     assert!(all.clusters.is_empty());
+}
+
+#[test]
+fn a_cluster_that_calls_itself_by_another_ones_id_is_not_taken_for_it() {
+    let mut all = Registrations::default();
+    let victim = ask(&mut all, spec('b', "east"), "k", true, Approval::Manual).unwrap();
+    for name in [victim.cluster_id.to_string(), spec('c', "").cluster_id.to_string()] {
+        let refusal = ask(&mut all, spec('a', &name), "k2", true, Approval::Manual).unwrap_err();
+        assert!(
+            refusal.code == 422 && refusal.message.contains("looks like an id"),
+            "{refusal}"
+        );
+    }
+    // One that an earlier version let in.
+    let intruder = Registration {
+        cluster_name: victim.cluster_id.to_string(),
+        cluster_id: spec('a', "").cluster_id,
+        ..victim.clone()
+    };
+    all.clusters.insert(intruder.cluster_id.clone(), intruder);
+    assert_eq!(called(&all, victim.cluster_id.as_str()).unwrap(), &victim);
+    assert_eq!(called(&all, "east").unwrap(), &victim);
+    all.clusters.remove(&victim.cluster_id);
+    assert_eq!(called(&all, victim.cluster_id.as_str()).unwrap_err().code, 404);
+}
+
+#[test]
+fn the_key_of_a_cluster_that_waits_stays_the_one_that_is_looked_at() {
+    let mut all = Registrations::default();
+    let east = ask(&mut all, spec('a', "east"), "k", true, Approval::Manual).unwrap();
+    let refusal = ask(&mut all, spec('a', "east"), "swapped", true, Approval::Manual).unwrap_err();
+    assert!(
+        refusal.code == 409 && refusal.message.contains("branchline cluster remove --keep-objects east"),
+        "{refusal}"
+    );
+    assert_eq!(all.clusters[&east.cluster_id], east);
+    let (this, other) = (key("k").to_string(), key("swapped").to_string());
+    assert_eq!(approval(&all, "east", false, Some(&other)).unwrap_err().code, 409);
+    assert_eq!(approval(&all, "east", true, None).unwrap_err().code, 409, "no new key waits");
+    let edit = approval(&all, "east", false, Some(&this)).unwrap();
+    // Forgotten and registered anew before the writer comes to the approval: it is about the key that was looked at.
+    all.clusters.remove(&east.cluster_id);
+    ask(&mut all, spec('a', "east"), "swapped", true, Approval::Manual).unwrap();
+    assert_eq!(
+        apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap_err().code,
+        409
+    );
+    assert!(approved(&all).is_empty());
 }
