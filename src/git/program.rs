@@ -243,7 +243,8 @@ fn last_lines(errors: &str, output: &str) -> String {
     let lines = output.lines().filter(|line| line.starts_with('!')).chain(errors.lines());
     let lines: Vec<&str> = lines.filter(|line| !empty_words.contains(&line.trim())).collect();
     let text = lines[lines.len().saturating_sub(4)..].join("; ");
-    crate::core::text::bounded(&text)
+    // Git itself leaves out passwords, and names the user, who may be a token.
+    crate::core::text::bounded(&super::url::without_secrets(&text))
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {

@@ -29,7 +29,7 @@ impl FromStr for RepositoryUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = |reason| InvalidUrl {
-            url: without_password(text),
+            url: without_secrets(text),
             reason,
         };
         if text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control) {
@@ -73,28 +73,32 @@ impl FromStr for RepositoryUrl {
 }
 
 impl fmt::Display for RepositoryUrl {
-    /// Without a password, for messages.
+    /// Without secrets, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RepositoryUrl::Local(path) => path.display().fmt(f),
-            RepositoryUrl::Remote(url) => f.write_str(&without_password(url)),
+            RepositoryUrl::Remote(url) => f.write_str(&without_secrets(url)),
         }
     }
 }
 
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (authority, path) = rest
-        .split_once('/')
-        .map_or((rest, None), |(authority, path)| (authority, Some(path)));
-    let Some((user, host)) = authority.rsplit_once('@') else {
-        return url.to_owned();
-    };
-    let user = user.split(':').next().unwrap_or_default();
-    let path = path.map(|path| format!("/{path}")).unwrap_or_default();
-    format!("{scheme}://{user}@{host}{path}")
+/// A text without the secrets of the addresses in it. Of http(s) the whole user goes, because a token may stand in place of the name as well as of
+/// the password; of ssh the user is no secret.
+pub(super) fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let end = after.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(after.len());
+        let (authority, behind) = after.split_at(end);
+        shown = shown + before + "://";
+        match authority.rsplit_once('@') {
+            None => shown += authority,
+            Some((_, host)) if before.ends_with("http") || before.ends_with("https") => shown += host,
+            Some((user, host)) => shown = shown + user.split(':').next().unwrap_or_default() + "@" + host,
+        }
+        rest = behind;
+    }
+    shown + rest
 }
 
 #[cfg(test)]
@@ -111,7 +115,28 @@ mod tests {
         assert_eq!(parse("../repo"), RepositoryUrl::Local("../repo".into()));
         assert_eq!(parse("git@host:team/repo.git"), remote("git@host:team/repo.git"));
         assert_eq!(parse("ssh://git@host/repo"), remote("ssh://git@host/repo"));
-        assert_eq!(parse("https://u:secret@host/repo").to_string(), "https://u@host/repo");
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        for (text, shown) in [
+            ("https://u:secret@host/repo", "https://host/repo"),
+            ("https://ghp_secret@host/repo@1", "https://host/repo@1"),
+            ("https://secret:x-oauth-basic@host", "https://host"),
+            ("https://host/repo", "https://host/repo"),
+            ("ssh://git:secret@host/repo", "ssh://git@host/repo"),
+            ("git@host:team/repo.git", "git@host:team/repo.git"),
+        ] {
+            assert_eq!(text.parse::<RepositoryUrl>().unwrap().to_string(), shown);
+        }
+        let refused = "http://ghp_secret@host/r".parse::<RepositoryUrl>().unwrap_err();
+        assert!(!refused.to_string().contains("secret"), "{refused}");
+        assert_eq!(
+            without_secrets(
+                "fatal: could not read Password for 'https://ghp_secret@host': terminal prompts disabled; http://a:secret@b/"
+            ),
+            "fatal: could not read Password for 'https://host': terminal prompts disabled; http://b/"
+        );
     }
 
     #[test]

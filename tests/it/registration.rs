@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::{Value, json};
 
 use crate::support::apiserver::{ApiServer, POWERLESS, kubectl};
@@ -125,14 +125,16 @@ fn nobody_without_a_certificate_reads_anything() {
             "{path}: {answer:?}"
         );
     }
-    let wrong = nobody.with_bearer("aaaaaa.aaaaaaaaaaaaaaaaaaaaaaaa");
-    assert_eq!(
-        wrong
-            .get("/apis/clusters.clusternet.io/v1beta1/managedclusters")
-            .unwrap()
-            .status,
-        401
-    );
+    // The last one ends when no clock counts any more.
+    let claims = format!(r#"{{"sub":"system:serviceaccount:a:b","exp":{}}}"#, u64::MAX);
+    let beyond = format!("e30.{}.x", BASE64_URL_SAFE_NO_PAD.encode(claims));
+    for token in ["aaaaaa.aaaaaaaaaaaaaaaaaaaaaaaa", &beyond] {
+        let answer = nobody
+            .clone()
+            .with_bearer(token)
+            .get("/apis/clusters.clusternet.io/v1beta1/managedclusters");
+        assert_eq!(answer.unwrap().status, 401, "{token}");
+    }
 }
 
 #[test]

@@ -104,7 +104,8 @@ pub(super) fn claimed_end(token: &str) -> Option<Option<SystemTime>> {
     is_account.then(|| {
         claims
             .exp
-            .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+            // Whoever makes a token up writes what it likes; an end beyond what clocks count is none.
+            .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
     })
 }
 
@@ -245,6 +246,10 @@ mod tests {
             Some(Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)))
         );
         assert_eq!(claimed_end(&token(r#"{"sub":"system:serviceaccount:a:b"}"#)), Some(None));
+        for exp in [1_u64 << 63, u64::MAX] {
+            let claims = format!(r#"{{"sub":"system:serviceaccount:a:b","exp":{exp}}}"#);
+            assert_eq!(claimed_end(&token(&claims)), Some(None), "{exp}");
+        }
         for other in ["", "a.b.c", "a.b", &token(r#"{"sub":"alice"}"#), &token("{}")] {
             assert_eq!(claimed_end(other), None, "{other}");
         }
