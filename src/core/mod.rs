@@ -17,6 +17,7 @@ pub mod reach;
 pub mod readiness;
 pub mod registration;
 pub mod render;
+pub mod request_query;
 pub mod room;
 pub mod schedule;
 pub mod selector;

@@ -19,6 +19,7 @@ use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
 use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
 use crate::core::reach::Target;
+use crate::core::request_query::Query;
 use crate::tunnel::control::write_header;
 use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
@@ -225,12 +226,8 @@ fn class_of(request: &Request<Incoming>) -> RequestClass {
     if asks_for_upgrade(request.headers()) {
         return RequestClass::Upgrade;
     }
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
-    let is_on = |parameter: &str| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        ["watch", "follow"].contains(&name) && !["0", "false"].contains(&value)
-    };
-    match parameters.any(is_on) {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match query.flag("watch") || query.flag("follow") {
         true => RequestClass::Watch,
         false => RequestClass::Short,
     }

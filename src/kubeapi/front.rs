@@ -16,12 +16,13 @@ use super::accept::{Representation, negotiate};
 use super::backend::{Action, Backend, Outcome, PatchType, Target, Written};
 use super::error::{ApiError, Details};
 use super::path::{ResourcePath, Route};
-use super::query::{DeleteOptions, ListOptions, Query, WriteOptions};
+use super::query::{DeleteOptions, ListOptions, WriteOptions};
 use super::reading::{self, Shown, WatchRequest};
 use super::resource::{Catalog, Resource, Subresource};
 use super::response::{self, ResponseBody};
 use super::table::RowObject;
 use super::{discovery, openapi, protobuf};
+use crate::core::request_query::Query;
 
 /// Largest request body, as in Kubernetes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;

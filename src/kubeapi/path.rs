@@ -90,11 +90,11 @@ impl Route {
     }
 }
 
+/// Decoded first, as kube-apiserver and the rules do it: an encoded slash separates like any other.
 fn segments(path: &str) -> Option<Vec<String>> {
-    path.split('/')
-        .filter(|segment| !segment.is_empty())
-        .map(|segment| percent_decode_str(segment).decode_utf8().ok().map(String::from))
-        .collect()
+    let path = percent_decode_str(path).decode_utf8().ok()?;
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    Some(segments.map(str::to_owned).collect())
 }
 
 fn openapi(rest: &[&str]) -> Route {
@@ -170,6 +170,10 @@ mod tests {
         assert_eq!(
             resource("/apis/apps/v1/namespaces/shop/deployments/web/scale"),
             parts(["apps", "v1", "shop", "deployments", "web", "scale"])
+        );
+        assert_eq!(
+            resource("/api/v1/namespaces/shop%2Fpods/web"),
+            parts(["", "v1", "shop", "pods", "web", ""])
         );
         assert_eq!(
             resource("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode"),

@@ -1,54 +1,16 @@
 //! Query parameters of list, watch and write requests as typed options. Pure.
 
-use std::collections::BTreeMap;
-
-use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::error::ApiError;
 use super::front::RequestContext;
-use super::selector::{FieldSelector, LabelSelector};
+use super::selector::LabelSelector;
+use crate::core::request_query::{FieldSelector, Query};
 
-/// The decoded query: the last value of each name.
-#[derive(Debug, Clone, Default)]
-pub struct Query(BTreeMap<String, String>);
-
-impl Query {
-    /// Decodes `a=b&c=d`.
-    pub fn parse(text: &str) -> Query {
-        Query(text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect())
-    }
-
-    /// The value of a parameter that is present and not empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    /// Whether the parameter is there at all, as in `?verbose`.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    /// Kubernetes takes any value but `0` and `false` for true.
-    pub fn flag(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| value != "0" && value != "false")
-    }
-
-    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.get(name).map(str::parse).transpose().map_err(|_| {
-            let given = self.get(name).unwrap_or_default();
-            ApiError::bad_request(format!("query parameter {name}={given:?} is not a number"))
-        })
-    }
-}
-
-fn pair(text: &str) -> (String, String) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (decode(name), decode(value))
-}
-
-fn decode(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(given) = query.get(name) else { return Ok(None) };
+    let number = given.parse().map(Some);
+    number.map_err(|_| ApiError::bad_request(format!("query parameter {name}={given:?} is not a number")))
 }
 
 /// `ListOptions`.
@@ -84,8 +46,7 @@ impl ListOptions {
                 .map_err(|error| ApiError::bad_request(error.to_string()))?,
             fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or_default())
                 .map_err(|error| ApiError::bad_request(error.to_string()))?,
-            limit: query
-                .number("limit")?
+            limit: number(query, "limit")?
                 .and_then(|limit| usize::try_from(limit).ok())
                 .unwrap_or(0),
             continue_token: query.get("continue").map(str::to_owned),
@@ -94,7 +55,7 @@ impl ListOptions {
             watch: query.flag("watch"),
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.flag("sendInitialEvents"),
-            timeout_seconds: query.number("timeoutSeconds")?,
+            timeout_seconds: number(query, "timeoutSeconds")?,
         })
     }
 }

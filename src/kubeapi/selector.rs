@@ -1,4 +1,4 @@
-//! Label and field selectors in the text form of query parameters: parsing and matching. Pure.
+//! Label selectors in the text form of query parameters: parsing and matching. Pure.
 
 use std::fmt;
 
@@ -156,76 +156,6 @@ fn valid_key(key: &str, requirement: &str) -> Result<String, SelectorError> {
     )))
 }
 
-/// Equality tests on single fields.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldSelector {
-    terms: Vec<FieldTerm>,
-}
-
-/// One `field=value` or `field!=value`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldTerm {
-    /// Dotted path.
-    pub field: String,
-    /// Value that the field is compared with.
-    pub value: String,
-    /// True for `=`, false for `!=`.
-    pub equal: bool,
-}
-
-impl FieldSelector {
-    /// Reads `a=b,c!=d`.
-    pub fn parse(text: &str) -> Result<FieldSelector, SelectorError> {
-        let terms = text
-            .split(',')
-            .filter(|term| !term.trim().is_empty())
-            .map(|term| {
-                let (field, value, equal) = if let Some((field, value)) = term.split_once("!=") {
-                    (field, value, false)
-                } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-                    (field, value, true)
-                } else {
-                    return Err(SelectorError(format!(
-                        "invalid field selector: {term:?}; can't understand {term:?}"
-                    )));
-                };
-                Ok(FieldTerm {
-                    field: field.trim().to_owned(),
-                    value: value.trim().to_owned(),
-                    equal,
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(FieldSelector { terms })
-    }
-
-    /// Whether everything matches.
-    pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
-    }
-
-    /// The terms, for checking which fields are known.
-    pub fn terms(&self) -> &[FieldTerm] {
-        &self.terms
-    }
-
-    /// Whether the object's fields satisfy the selector; a missing field is the empty text.
-    pub fn matches(&self, object: &Value) -> bool {
-        self.terms
-            .iter()
-            .all(|term| (field_text(object, &term.field) == term.value) == term.equal)
-    }
-}
-
-fn field_text(object: &Value, path: &str) -> String {
-    let found = path.split('.').try_fold(object, |value, segment| value.get(segment));
-    match found {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -279,30 +209,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn fields() {
-        let object = json!({"metadata": {"name": "web"}, "spec": {"n": 3}});
-        for (selector, matches) in [
-            ("metadata.name=web", true),
-            ("metadata.name!=web", false),
-            ("spec.n=3,spec.x=", true),
-        ] {
-            assert_eq!(
-                FieldSelector::parse(selector).unwrap().matches(&object),
-                matches,
-                "{selector}"
-            );
-        }
-        assert!(FieldSelector::parse("metadata.name").is_err());
-    }
-
     proptest::proptest! {
         #[test]
         fn any_text_is_parsed_or_refused(text in "[a-z/!=<>(), é\\-]{0,40}") {
             if let Ok(selector) = LabelSelector::parse(&text) {
                 selector.matches(&json!({"metadata": {"labels": {"a": "b"}}}));
             }
-            let _ = FieldSelector::parse(&text);
         }
     }
 }

@@ -136,6 +136,17 @@ async fn registrations_are_decided_in_clusternets_fields() {
     for candidate in [&east, &west] {
         candidate.register(&shop.hub, Some(&token)).await;
     }
+    // Nobody takes a waiting cluster's place: not with another key for its id, and not under its id as a name.
+    let swapped = Candidate::new(1, "east").register(&shop.hub, Some(&token)).await;
+    assert!(
+        swapped.0 == 409 && swapped.1.to_string().contains("another key waits"),
+        "{swapped:?}"
+    );
+    let namesake = Candidate::new(3, &east.cluster).register(&shop.hub, Some(&token)).await;
+    assert!(
+        namesake.0 == 422 && namesake.1.to_string().contains("looks like an id"),
+        "{namesake:?}"
+    );
     let name = |candidate: &Candidate| format!("clusternet-{}", candidate.cluster);
     let pending = shop.wait(&["get", "clsrr"], |out| out.matches("Pending").count() == 2);
     assert!(pending.contains("branchline approve east"), "{pending}");
@@ -148,6 +159,12 @@ async fn registrations_are_decided_in_clusternets_fields() {
         refused.contains("status.result") && refused.contains("Approved or Denied"),
         "{refused}"
     );
+    let wrong = format!(r#"sha256:{}"#, "0".repeat(64));
+    let other_key = json!({"status": {"result": "Approved", "keyDigest": wrong}}).to_string();
+    assert!(decide(&east, &other_key).fails_with(1).contains("look at it again"));
+    let by_id = format!("clusters/{}/approve", east.cluster);
+    let (code, answer) = shop.hub.admin(Method::POST, &by_id, &json!({"key": wrong})).await;
+    assert!(code == 409 && answer.to_string().contains("look at it again"), "{answer}");
     decide(&east, r#"{"status":{"result":"Approved"}}"#).ok();
     decide(&west, r#"{"status":{"result":"Denied"}}"#).ok();
     east.certificate(&shop.hub, None).await;
@@ -165,7 +182,7 @@ async fn registrations_are_decided_in_clusternets_fields() {
     let new = Candidate::new(1, "east");
     new.register(&shop.hub, Some(&token)).await;
     shop.wait(&["get", "clsrr"], |out| out.contains("NewKeyPending"));
-    let wrong = format!(r#"{{"status":{{"keyDigest":"sha256:{}"}}}}"#, "0".repeat(64));
+    let wrong = json!({"status": {"keyDigest": wrong}}).to_string();
     assert!(decide(&east, &wrong).fails_with(1).contains("look at it again"));
     let key = shop
         .kubectl(&["get", "clsrr", &name(&east), "-o", "jsonpath={.status.pendingKeyDigest}"])
@@ -248,6 +265,17 @@ kind: ClusterRoleBinding
 metadata: {name: viewers}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: viewer}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: east}
+rules: [{apiGroups: [clusters.clusternet.io], resources: [managedclusters], resourceNames: [east], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: east}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: east}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: carol}]
 ";
     shop.source.push("rules", &[("hub/rules.yaml", rules)]);
     shop.wait(&["auth", "can-i", "list", "mcls", "--as=bob"], |out| out == "yes\n");
@@ -263,5 +291,30 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}]
         .kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"])
         .ok();
     assert_eq!(who, "branchline:admin");
+    a_name_in_a_rule_holds_however_it_is_asked_for(&shop).await;
     shop.hub.stop().await;
+}
+
+/// What is decided on and what is answered are the same selection.
+async fn a_name_in_a_rule_holds_however_it_is_asked_for(shop: &Shop) {
+    let (_east, _west) = (shop.join(1, "east").await, shop.join(2, "west").await);
+    shop.wait(&["get", "mcls", "-A", "-o", "name"], |out| out.lines().count() == 2);
+    let ask = |query: &str| {
+        let path = format!("/apis/clusters.clusternet.io/v1beta1/managedclusters?{query}");
+        shop.kubectl(&["get", "--raw", &path, "--as=carol"])
+    };
+    let (east, west) = ("fieldSelector=metadata.name%3Deast", "fieldSelector=metadata.name%3Dwest");
+    for query in [east.to_owned(), format!("{east}&fieldSelector="), format!("{east}&{west}")] {
+        let listed = ask(&query).ok();
+        assert!(
+            listed.contains("\"east\"") && !listed.contains("\"west\""),
+            "{query}: {listed}"
+        );
+    }
+    let hidden = format!("%66ieldSelector=metadata.name%3Dwest&{east}");
+    let escaped = "fieldSelector=metadata.namespace!%3Dx%5C,metadata.name%3Deast".to_owned();
+    for query in [String::new(), west.to_owned(), hidden, escaped] {
+        let refused = ask(&query).fails_with(1);
+        assert!(refused.contains("carol"), "{query}: {refused}");
+    }
 }

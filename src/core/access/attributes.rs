@@ -8,6 +8,7 @@ use super::User;
 use super::rbac::Policy;
 use crate::core::api::{BRANCHLINE_GROUP, PROXIES_GROUP};
 use crate::core::ids::ClusterId;
+use crate::core::request_query::{FieldSelector, Query};
 
 /// One request: a verb on something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -297,8 +298,11 @@ fn of_resource(group: &str, parts: &[&str], method: &str, query: &str) -> Option
     let mut name = rest.first().map(|name| (*name).to_owned());
     let subresource = rest.get(1).filter(|_| verb != Some("proxy"));
     if verb.is_none() {
-        name = name.or_else(|| selected_name(query));
-        verb = Some(verb_on(method, name.is_some() && !rest.is_empty(), query));
+        let query = Query::parse(query);
+        let on = verb_on(method, name.is_some(), &query);
+        // A write is about what its path and body name, whatever it selects.
+        name = name.or_else(|| ["list", "watch"].contains(&on).then(|| selected_name(&query)).flatten());
+        verb = Some(on);
     }
     Some(Attributes {
         verb: verb.unwrap_or_default().to_owned(),
@@ -313,35 +317,22 @@ fn of_resource(group: &str, parts: &[&str], method: &str, query: &str) -> Option
     })
 }
 
-fn verb_on(method: &str, named: bool, query: &str) -> &'static str {
+fn verb_on(method: &str, named: bool, query: &Query) -> &'static str {
     match verb_of_method(method) {
-        "get" if !named && asks_to_watch(query) => "watch",
+        "get" if !named && query.flag("watch") => "watch",
         "get" if !named => "list",
         "delete" if !named => "deletecollection",
         verb => verb,
     }
 }
 
-fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query
-        .split('&')
-        .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
-}
-
-/// As Kubernetes converts a query's boolean: `0` and `false` are false, everything else that is there is true.
-fn asks_to_watch(query: &str) -> bool {
-    parameters(query).any(|(name, value)| name == "watch" && !["0", "false"].contains(&value.to_ascii_lowercase().as_str()))
-}
-
 /// A list that selects one name is about that name.
-fn selected_name(query: &str) -> Option<String> {
-    let (_, selector) = parameters(query).find(|(name, _)| *name == "fieldSelector")?;
-    let selector = percent_decode_str(selector).decode_utf8().ok()?;
-    let name = selector.split(',').find_map(|term| {
-        let value = term.strip_prefix("metadata.name=")?;
-        Some(value.strip_prefix('=').unwrap_or(value).to_owned())
-    });
-    name.filter(|name| !name.is_empty())
+fn selected_name(query: &Query) -> Option<String> {
+    let selector = FieldSelector::parse(query.get("fieldSelector")?).ok()?;
+    selector
+        .exact("metadata.name")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -378,6 +369,21 @@ mod tests {
             ("GET /api/v1/pods?watch=true", "watch ||pods|"),
             ("GET /api/v1/pods?watch=False", "list ||pods|"),
             ("GET /api/v1/pods?fieldSelector=metadata.name%3Dx&watch=1", "watch ||pods|x"),
+            (
+                "GET /api/v1/pods?fieldSelector=&fieldSelector=metadata.name%3Dx",
+                "list ||pods|",
+            ),
+            (
+                "GET /api/v1/pods?%66ieldSelector=a%3Db&fieldSelector=metadata.name%3Dx",
+                "list ||pods|",
+            ),
+            ("GET /api/v1/pods?fieldSelector=a!%3Db%5C,metadata.name%3Dx", "list ||pods|"),
+            ("POST /api/v1/pods?fieldSelector=metadata.name%3Dx", "create ||pods|"),
+            (
+                "DELETE /api/v1/pods?fieldSelector=metadata.name%3Dx",
+                "deletecollection ||pods|",
+            ),
+            ("GET /api/v1/pods?w%61tch=1&watch=0", "watch ||pods|"),
             (
                 "POST /api/v1/namespaces/other/pods/foo/exec?command=x",
                 "create |other|pods/exec|foo",
