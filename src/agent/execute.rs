@@ -75,33 +75,32 @@ fn items(step: Step) -> Vec<Item> {
 }
 
 impl Item {
-    async fn carry_out(self, cluster: Cluster, halt: CancellationToken) -> (ObjectKey, Result<Done, ApiError>) {
+    fn key(&self) -> &ObjectKey {
         match self {
-            Item::Apply(item) => {
-                let result = unless(&halt, async {
-                    cluster.apply(&item.key, &item.body).await.map(|()| Done::Well)
-                })
-                .await;
-                (item.key, result)
-            }
-            Item::Establish(key) => {
-                let result = unless(&halt, async { cluster.established(&key.name).await.map(|()| Done::Well) }).await;
-                (key, result)
-            }
-            Item::Remove(item) => {
-                let result = unless(&halt, remove(&cluster, &item)).await;
-                (item.key, result)
-            }
+            Item::Apply(item) => &item.key,
+            Item::Establish(key) => key,
+            Item::Remove(item) => &item.key,
         }
     }
-}
 
-/// Does not begin what is not wanted any more.
-async fn unless(halt: &CancellationToken, work: impl Future<Output = Result<Done, ApiError>>) -> Result<Done, ApiError> {
-    if halt.is_cancelled() {
-        return Ok(Done::NotTried("not tried: the run was interrupted and goes on".to_owned()));
+    /// Does not begin what is not wanted any more, and waits for nothing then; a request that is under way is never given up, because it could
+    /// reach the API server after its successor.
+    async fn carry_out(self, cluster: Cluster, halt: CancellationToken) -> (ObjectKey, Result<Done, ApiError>) {
+        let key = self.key().clone();
+        let interrupted = || Done::NotTried("not tried: the run was interrupted and goes on".to_owned());
+        if halt.is_cancelled() {
+            return (key, Ok(interrupted()));
+        }
+        let result = match self {
+            Item::Apply(item) => cluster.apply(&item.key, &item.body, &halt).await.map(|()| Done::Well),
+            Item::Establish(definition) => match halt.run_until_cancelled(cluster.established(&definition.name)).await {
+                Some(result) => result.map(|()| Done::Well),
+                None => Ok(interrupted()),
+            },
+            Item::Remove(item) => remove(&cluster, &item).await,
+        };
+        (key, result)
     }
-    work.await
 }
 
 async fn remove(cluster: &Cluster, item: &Removal) -> Result<Done, ApiError> {
@@ -111,6 +110,7 @@ async fn remove(cluster: &Cluster, item: &Removal) -> Result<Done, ApiError> {
     }
     Ok(match cluster.delete_ours(&item.api_version, &item.key).await? {
         Deleted::Gone => Done::Well,
+        Deleted::Going(why) => Done::Going(why),
         Deleted::NotOurs => Done::NotOurs,
     })
 }

@@ -41,11 +41,17 @@ impl Catalog {
         self.versions.get(api_version)?.get(kind)
     }
 
+    /// The resource of a kind in some version that is served, with that `apiVersion`: always the same one.
+    pub fn find_any(&self, group: &str, kind: &str) -> Option<(&str, &Resource)> {
+        let of_group = self.versions.iter().filter(|(version, _)| group_of(version) == group);
+        let served = of_group.filter_map(|(version, kinds)| Some((version.as_str(), kinds.get(kind)?)));
+        served.max_by_key(|(version, _)| *version)
+    }
+
     /// Where objects of a kind live, whichever version they have.
     pub fn scope(&self, group: &str, kind: &str) -> Scope {
-        let mut of_group = self.versions.iter().filter(|(version, _)| group_of(version) == group);
-        match of_group.find_map(|(_, kinds)| kinds.get(kind)) {
-            Some(resource) if resource.namespaced => Scope::Namespaced,
+        match self.find_any(group, kind) {
+            Some((_, resource)) if resource.namespaced => Scope::Namespaced,
             Some(_) => Scope::Cluster,
             None => Scope::Unknown,
         }

@@ -68,6 +68,14 @@ pub enum ApiError {
         /// `kind`.
         kind: String,
     },
+    /// The object is there until its finalizers are done; whatever is written to it goes with it.
+    #[error("is being deleted since {since}{}", held_by(finalizers))]
+    BeingDeleted {
+        /// Its `metadata.deletionTimestamp`.
+        since: String,
+        /// What keeps it.
+        finalizers: Vec<String>,
+    },
     /// A definition that the API server does not take into service.
     #[error("{0}")]
     NotEstablished(String),
@@ -142,8 +150,19 @@ impl ApiError {
             ApiError::Refused(status) if status.code == 403 => {
                 format!("{text}; give the agent's user that right in the cluster")
             }
+            ApiError::BeingDeleted { .. } => format!("{text}; it is applied anew once it is gone"),
             _ => text,
         }
+    }
+}
+
+fn held_by(finalizers: &[String]) -> String {
+    match finalizers {
+        [] => String::new(),
+        some => format!(
+            " and kept by its finalizers {}; if nothing works on them any more, remove them with kubectl",
+            some.join(", ")
+        ),
     }
 }
 

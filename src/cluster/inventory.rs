@@ -94,10 +94,9 @@ impl InventoryStore {
             );
             texts.insert(index, text);
         }
-        let inventory = match texts.contains_key(&0) {
-            true => decode_shards(texts.values().map(String::as_str))?,
-            false => Inventory::default(),
-        };
+        // Without the first shard nothing says how far the agent had come, and the others still say what is ours.
+        let first = (!texts.is_empty() && !texts.contains_key(&0)).then_some("");
+        let inventory = decode_shards(first.into_iter().chain(texts.values().map(String::as_str)))?;
         let cluster = cluster.clone();
         Ok((InventoryStore { cluster, stored }, inventory))
     }
@@ -106,12 +105,11 @@ impl InventoryStore {
     pub async fn save(&mut self, inventory: &Inventory) -> Result<(), StoreError> {
         let texts = encode_shards(inventory, self.stored.len())?;
         let count = texts.len();
-        let known = self.stored.len();
         let changed = texts
             .into_iter()
             .enumerate()
             .filter(|(index, text)| self.stored.get(index).is_none_or(|stored| stored.digest != digest(text)));
-        let (added, kept): (Vec<_>, Vec<_>) = changed.partition(|(index, _)| *index >= known);
+        let (added, kept): (Vec<_>, Vec<_>) = changed.partition(|(index, _)| !self.stored.contains_key(index));
         self.write_all(added).await?;
         self.write_all(kept).await?;
         let surplus: Vec<usize> = self.stored.keys().copied().filter(|index| *index >= count).collect();

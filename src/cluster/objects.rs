@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Cluster, METADATA_ONLY};
 use super::discovery::{Resource, version_path};
@@ -36,25 +38,30 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// What came of a delete.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deleted {
-    /// It is gone, or going.
+    /// It is gone.
     Gone,
+    /// The API server has marked it as deleted, and something keeps it there: what.
+    Going(String),
     /// It is there without our marks: somebody else's.
     NotOurs,
 }
 
 impl Cluster {
-    /// Server-side apply; conflicts are taken over, because git is the decision. Passing failures are tried again a few times.
-    pub async fn apply(&self, key: &ObjectKey, body: &Value) -> Result<(), ApiError> {
+    /// Server-side apply; conflicts are taken over, because git is the decision. Passing failures are tried again a few times, until `halt`. An
+    /// object that is being deleted takes the change and goes nevertheless: that is a failure.
+    pub async fn apply(&self, key: &ObjectKey, body: &Value, halt: &CancellationToken) -> Result<(), ApiError> {
         let api_version = body.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let resource = self.resource(api_version, &key.kind).await?;
         let path = object_path(api_version, &resource, key);
         let started = Instant::now();
         loop {
-            match self.apply_at(&path, body).await {
+            match self.apply_until(&path, body, halt).await {
                 Err(error) if resource.fresh && error.is_no_such_path() && started.elapsed() < FRESH_FOR => {
-                    sleep(RETRY_DELAYS[0]).await;
+                    if !pause(RETRY_DELAYS[0], halt).await {
+                        return Err(error);
+                    }
                 }
                 result => return result,
             }
@@ -63,15 +70,22 @@ impl Cluster {
 
     /// Server-side apply of an object whose path is known.
     pub async fn apply_at(&self, path: &str, body: &Value) -> Result<(), ApiError> {
+        self.apply_until(path, body, &CancellationToken::new()).await
+    }
+
+    async fn apply_until(&self, path: &str, body: &Value, halt: &CancellationToken) -> Result<(), ApiError> {
         let uri = format!("{path}?fieldManager={FIELD_MANAGER}&force=true&fieldValidation=Strict");
         let bytes = serde_json::to_vec(body).map_err(|error| self.unexpected(path, &error))?;
         let mut delays = RETRY_DELAYS.iter();
         loop {
-            let Err(error) = self.write(Method::PATCH, &uri, APPLY_PATCH, bytes.clone()).await else {
-                return Ok(());
+            let error = match self.write(Method::PATCH, &uri, APPLY_PATCH, bytes.clone()).await {
+                Ok(answer) => return self.read::<Answer>(path, &answer)?.metadata.stays(),
+                Err(error) => error,
             };
-            match delays.next() {
-                Some(delay) if error.is_transient() => sleep(error.retry_after().unwrap_or(*delay).min(LONGEST_DELAY)).await,
+            let delay = delays.next().filter(|_| error.is_transient());
+            let delay = delay.map(|delay| error.retry_after().unwrap_or(*delay).min(LONGEST_DELAY));
+            match delay {
+                Some(delay) if pause(delay, halt).await => {}
                 _ => return Err(error),
             }
         }
@@ -85,14 +99,19 @@ impl Cluster {
         if !is_ours(&live) {
             return Ok(Deleted::NotOurs);
         }
-        if live.pointer("/metadata/deletionTimestamp").is_some() {
-            return Ok(Deleted::Gone);
+        if let Some(why) = going(&live) {
+            return Ok(Deleted::Going(why));
         }
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
             "preconditions": {"uid": live.pointer("/metadata/uid")}});
         let body = options.to_string().into_bytes();
         match self.write(Method::DELETE, &path, "application/json", body).await {
-            Ok(_) => Ok(Deleted::Gone),
+            // The answer is a Status, or the object as it was last, which says nothing of whether it is there still.
+            Ok(answer) if going(&self.read(&path, &answer)?).is_none() => Ok(Deleted::Gone),
+            Ok(_) => Ok(match self.look(api_version, key).await? {
+                Some((_, live)) => going(&live).map_or(Deleted::Gone, Deleted::Going),
+                None => Deleted::Gone,
+            }),
             Err(error) if error.is_not_found() => Ok(Deleted::Gone),
             Err(error) => Err(error),
         }
@@ -103,17 +122,34 @@ impl Cluster {
         Ok(self.look(api_version, key).await?.is_some_and(|(_, live)| is_ours(&live)))
     }
 
-    /// Its path and metadata, or nothing. A kind that is not served any more has no objects.
+    /// Its path and metadata, or nothing. Objects outlive the version that they were written with: any version that is served shows them. A kind
+    /// that is not served in any version has no objects.
     async fn look(&self, api_version: &str, key: &ObjectKey) -> Result<Option<(String, Value)>, ApiError> {
-        let resource = match self.resource(api_version, &key.kind).await {
-            Ok(resource) => resource,
-            Err(ApiError::NoSuchKind { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let path = object_path(api_version, &resource, key);
-        match self.get_as::<Value>(&path, METADATA_ONLY).await {
-            Ok(live) => Ok(Some((path, live))),
-            Err(error) if error.is_not_found() => Ok(None),
+        let mut is_catalog_new = false;
+        loop {
+            let seen = self.catalog();
+            let Some(path) = self.path_in_any_version(api_version, key).await? else {
+                return Ok(None);
+            };
+            match self.get_as::<Value>(&path, METADATA_ONLY).await {
+                Ok(live) => return Ok(Some((path, live))),
+                Err(error) if error.is_no_such_path() && !is_catalog_new => self.refresh(&seen).await?,
+                Err(error) if error.is_no_such_path() => return Err(error),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            is_catalog_new = true;
+        }
+    }
+
+    async fn path_in_any_version(&self, api_version: &str, key: &ObjectKey) -> Result<Option<String>, ApiError> {
+        match self.resource(api_version, &key.kind).await {
+            Ok(resource) => Ok(Some(object_path(api_version, &resource, key))),
+            Err(ApiError::NoSuchKind { .. }) => {
+                let catalog = self.catalog();
+                let served = catalog.find_any(&key.group, &key.kind);
+                Ok(served.map(|(version, resource)| object_path(version, resource, key)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -149,6 +185,45 @@ impl Cluster {
         let uid = namespace.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
         uid.parse().map_err(|error| self.unexpected(path, &error))
     }
+}
+
+/// `false`: halted meanwhile.
+async fn pause(delay: Duration, halt: &CancellationToken) -> bool {
+    halt.run_until_cancelled(sleep(delay)).await.is_some()
+}
+
+/// What an answer to a write says about the object.
+#[derive(Deserialize, Default)]
+struct Answer {
+    #[serde(default)]
+    metadata: Lifetime,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Lifetime {
+    deletion_timestamp: Option<String>,
+    finalizers: Vec<String>,
+}
+
+impl Lifetime {
+    fn stays(self) -> Result<(), ApiError> {
+        match self.deletion_timestamp {
+            None => Ok(()),
+            Some(since) => Err(ApiError::BeingDeleted {
+                since,
+                finalizers: self.finalizers,
+            }),
+        }
+    }
+}
+
+/// What keeps an object that is marked as deleted.
+fn going(live: &Value) -> Option<String> {
+    let lifetime = live
+        .get("metadata")
+        .and_then(|metadata| Lifetime::deserialize(metadata).ok())?;
+    lifetime.stays().err().map(|error| error.to_string())
 }
 
 fn definition_path(name: &str) -> String {

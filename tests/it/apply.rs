@@ -1,21 +1,33 @@
 //! Plans carried out against a real API server: waves, definitions, rejected objects, pruning, ownership, kills, many objects.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use branchline::agent::execute;
 use branchline::cluster::{Access, Cluster, InventoryStore, SURVEY_INTERVAL, StatusCollector};
 use branchline::core::apply::{
-    Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Progress, Step, Target, Wanted, plan, report,
+    Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Progress, Scope, Step, Target, Wanted, plan, report, reports,
 };
 use branchline::core::ids::{ObjectId, ObjectKind};
 use branchline::core::object::Object;
 use branchline::core::status::{ObjectOutcome, Phase};
+use bytes::Bytes;
 use futures::{StreamExt, stream};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::apiserver::ApiServer;
+use crate::support::scratch;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One agent's hands in one cluster.
 struct Hands {
@@ -59,11 +71,10 @@ impl Hands {
 
     async fn planned(&mut self, objects: &[(&str, Value)]) -> branchline::core::apply::Plan {
         self.generation += 1;
-        let kinds: Vec<(&str, &str)> = objects
+        let kinds = objects
             .iter()
-            .map(|(_, o)| (o["apiVersion"].as_str().unwrap(), o["kind"].as_str().unwrap()))
-            .collect();
-        self.cluster.discover(kinds).await.unwrap();
+            .map(|(_, o)| (o["apiVersion"].as_str().unwrap(), o["kind"].as_str().unwrap()));
+        self.cluster.discover(kinds.chain(self.inventory.kinds())).await.unwrap();
         let catalog = self.cluster.catalog();
         let target = Target {
             epoch: 1,
@@ -76,6 +87,20 @@ impl Hands {
         self.store.save(&plan.record).await.unwrap();
         self.inventory = plan.record.clone();
         plan
+    }
+
+    /// Tries again as the agent does, until everything is carried out.
+    async fn deliver_until_complete(&mut self, objects: &[(&str, Value)]) -> Finished {
+        let tries = async {
+            loop {
+                let finished = self.deliver(objects).await;
+                if finished.complete {
+                    return finished;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, tries).await.expect("complete in time")
     }
 
     async fn deliver(&mut self, objects: &[(&str, Value)]) -> Finished {
@@ -106,6 +131,23 @@ fn namespace(name: &str) -> Value {
 
 fn config(namespace: &str, name: &str, content: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"content": content}})
+}
+
+/// A definition with these versions, of which the last is the one that is served and stored.
+fn definition(group: &str, scope: &str, versions: &[&str]) -> Value {
+    let mut definition = widget_definition(group);
+    let version = definition["spec"]["versions"][0].clone();
+    let last = versions.last().copied();
+    let versions = versions.iter().map(|name| {
+        let mut version = version.clone();
+        version["name"] = json!(name);
+        version["served"] = json!(Some(*name) == last);
+        version["storage"] = json!(Some(*name) == last);
+        version
+    });
+    definition["spec"]["versions"] = versions.collect();
+    definition["spec"]["scope"] = json!(scope);
+    definition
 }
 
 fn widget_definition(group: &str) -> Value {
@@ -233,6 +275,171 @@ async fn only_what_carries_our_marks_is_deleted() {
 }
 
 #[tokio::test]
+async fn what_its_finalizers_keep_is_neither_applied_nor_gone() {
+    let server = ApiServer::start("finalizers");
+    let mut hands = Hands::new(&server).await;
+    let (held, other) = (config("default", "held", "1"), config("default", "other", "1"));
+    assert!(hands.deliver(&[("s.a", held), ("s.a", other)]).await.complete);
+    let hold = |finalizers: &str| {
+        let patch = format!("{{\"metadata\":{{\"finalizers\":{finalizers}}}}}");
+        server
+            .kubectl(&["patch", "configmap", "held", "--type=merge", "-p", &patch])
+            .ok();
+    };
+    hold("[\"example.org/held\"]");
+    server.kubectl(&["delete", "configmap", "held", "--wait=false"]).ok();
+    let second = [
+        ("s.a", config("default", "held", "2")),
+        ("s.a", config("default", "other", "2")),
+    ];
+    let finished = hands.deliver(&second).await;
+    let told = &reports(&finished.outcomes.subs(), &finished.inventory, &finished.outcomes)[0];
+    assert!(!finished.complete && told.phase == Phase::Failure, "{told:?}");
+    for expected in [
+        "ConfigMap default/held: is being deleted since 20",
+        "finalizers example.org/held",
+    ] {
+        assert!(told.reason.contains(expected), "{}", told.reason);
+    }
+    assert_eq!(server.get(&at("default", "other")).unwrap()["data"]["content"], "2");
+    hold("[]");
+    assert!(hands.deliver(&second).await.complete);
+    assert_eq!(server.get(&at("default", "held")).unwrap()["data"]["content"], "2");
+
+    hold("[\"example.org/held\"]");
+    // The first time the delete is sent, the second time it was before.
+    for _ in 0..2 {
+        let finished = hands.deliver(&[]).await;
+        let told = &reports(&finished.inventory.subs(), &finished.inventory, &finished.outcomes)[0];
+        assert!(!finished.complete && told.phase == Phase::Installing, "{told:?}");
+        assert!(told.reason.contains("finalizers example.org/held"), "{}", told.reason);
+        let left: Vec<&str> = finished.inventory.entries.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(left, ["held"], "what it keeps up is not the rest");
+    }
+    hold("[]");
+    let finished = hands.deliver(&[]).await;
+    assert!(finished.complete && finished.inventory.entries.is_empty());
+    assert!(server.get(&at("default", "held")).is_none());
+}
+
+#[tokio::test]
+async fn a_cluster_scoped_object_that_states_a_namespace_is_changed_not_deleted() {
+    let server = ApiServer::start("scopes");
+    let mut hands = Hands::new(&server).await;
+    let group = "scopes.example.org";
+    let all = |size: u32| {
+        let widget = json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "spec": {"size": size},
+            "metadata": {"name": "w", "namespace": "stated"}});
+        [("s.a", definition(group, "Cluster", &["v1"])), ("s.a", widget)]
+    };
+    for size in [1, 2, 3] {
+        let finished = hands.deliver(&all(size)).await;
+        assert!(finished.complete, "{:?}", finished.outcomes);
+        let live = server.get("/apis/scopes.example.org/v1/widgets/w").expect("is there");
+        assert_eq!(live["spec"]["size"], size);
+    }
+    assert_eq!(hands.inventory.entries.len(), 2);
+}
+
+#[tokio::test]
+async fn an_object_whose_version_is_not_served_any_more_is_deleted_all_the_same() {
+    let server = ApiServer::start("versions");
+    let mut hands = Hands::new(&server).await;
+    let group = "versions.example.org";
+    let widget =
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Widget", "metadata": {"name": "w", "namespace": "default"}});
+    let first = [("s.a", definition(group, "Namespaced", &["v1"])), ("s.a", widget)];
+    assert!(hands.deliver(&first).await.complete);
+    let second = [("s.a", definition(group, "Namespaced", &["v1", "v2"]))];
+    hands.deliver_until_complete(&second).await;
+    assert_eq!(hands.inventory.entries.len(), 1);
+    let path = "/apis/versions.example.org/v2/namespaces/default/widgets";
+    let served = async {
+        loop {
+            if let Some(list) = server.get(path) {
+                return list;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let list = tokio::time::timeout(PATIENCE, served).await.expect("served in time");
+    assert_eq!(list["items"], json!([]), "nothing is left behind");
+}
+
+/// An API server that never establishes a definition, and says when it is asked about one.
+async fn never_established(asked: Arc<Notify>) -> Cluster {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |request: Request<Incoming>| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let path = request.uri().path().to_owned();
+            let answer = match (request.method().as_str(), path.as_str()) {
+                (_, "/api") => json!({"kind": "APIGroupDiscoveryList", "items": []}),
+                (_, "/apis") => {
+                    let kind = json!({"group": "apiextensions.k8s.io", "version": "v1", "kind": "CustomResourceDefinition"});
+                    let resource = json!({"resource": "customresourcedefinitions", "scope": "Cluster", "responseKind": kind});
+                    json!({"kind": "APIGroupDiscoveryList", "items": [{"metadata": {"name": "apiextensions.k8s.io"},
+                        "versions": [{"version": "v1", "resources": [resource]}]}]})
+                }
+                (method, _) => {
+                    if method == "GET" {
+                        asked.notify_one();
+                    }
+                    json!({"metadata": {"name": "widgets.example.org"}})
+                }
+            };
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer.to_string()))))
+        }
+    };
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(answer.clone());
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+        }
+    });
+    let directory = scratch("never-established");
+    let path = directory.path().join("kubeconfig");
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}], "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]});
+    std::fs::write(&path, config.to_string()).unwrap();
+    Cluster::connect(&Access::Kubeconfig { path, context: None }).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_wanted_any_more_does_not_wait_for_definitions() {
+    let asked = Arc::new(Notify::new());
+    let cluster = never_established(Arc::clone(&asked)).await;
+    let definition = widget_definition("example.org");
+    cluster
+        .discover([("apiextensions.k8s.io/v1", "CustomResourceDefinition")])
+        .await
+        .unwrap();
+    let wanted = Wanted {
+        subs: ["s.a".to_owned()].into(),
+        objects: vec![desired("s.a", &definition)],
+        ..Wanted::default()
+    };
+    let target = Target {
+        epoch: 1,
+        generation: 1,
+        tree: ObjectId::EMPTY_TREE,
+    };
+    let plan = plan(target, wanted, &Inventory::default(), &|_, _| Scope::Cluster);
+    let stop = CancellationToken::new();
+    let newer_offer = async {
+        asked.notified().await;
+        stop.cancel();
+    };
+    let both = futures::future::join(execute(&cluster, plan, &stop), newer_offer);
+    let (run, ()) = tokio::time::timeout(PATIENCE, both).await.expect("ended by the newer offer");
+    assert!(!run.finished.complete);
+    let entry = run.finished.inventory.entries.values().next().unwrap();
+    assert_eq!(entry.applied, None, "it is applied and waited for once more");
+}
+
+#[tokio::test]
 async fn killed_after_any_step_nothing_leaks() {
     let server = ApiServer::start("killed");
     let mut hands = Hands::new(&server).await;
@@ -254,7 +461,8 @@ async fn killed_after_any_step_nothing_leaks() {
         for _ in 0..kill_after {
             if let Some(Step::Apply(items)) = progress.next_step() {
                 for item in items {
-                    killed.cluster.apply(&item.key, &item.body).await.unwrap();
+                    let halt = CancellationToken::new();
+                    killed.cluster.apply(&item.key, &item.body, &halt).await.unwrap();
                 }
             }
         }
@@ -286,8 +494,17 @@ async fn five_thousand_objects_are_remembered_in_bounded_shards() {
         .map(|map| map["data"].to_string().len())
         .collect();
     assert!(sizes.len() >= 4 && sizes.iter().all(|size| *size < 700_000), "{sizes:?}");
-    let mut reader = Hands::new(&server).await;
+    let reader = Hands::new(&server).await;
     assert_eq!(reader.inventory, hands.inventory);
+    // Somebody deletes the first shard, which also says how far the agent had come.
+    let maps = "/api/v1/namespaces/branchline-system/configmaps/branchline-inventory";
+    assert_eq!(server.send("DELETE", maps, "application/json", &json!({})).status, 200);
+    let mut reader = Hands::new(&server).await;
+    let left = reader.inventory.entries.len();
+    assert!(left > 0 && left < hands.inventory.entries.len(), "{left}");
+    reader.store.save(&hands.inventory).await.unwrap();
+    let mut reader = Hands::new(&server).await;
+    assert_eq!(reader.inventory, hands.inventory, "gaps are filled");
     assert!(reader.deliver(&[]).await.complete);
     let maps = server.get(path).unwrap();
     assert_eq!(
@@ -301,7 +518,7 @@ async fn five_thousand_objects_are_remembered_in_bounded_shards() {
 async fn an_api_server_that_is_down_is_said_so_and_nothing_is_lost() {
     let server = ApiServer::start("down");
     let mut hands = Hands::new(&server).await;
-    let mut status = StatusCollector::new(hands.cluster.clone(), std::time::Duration::from_secs(30), SURVEY_INTERVAL);
+    let mut status = StatusCollector::new(hands.cluster.clone(), Duration::from_secs(30), SURVEY_INTERVAL);
     let up = status.collect().await;
     assert!(
         up.readyz && up.livez && up.k8s_version.starts_with("v1.") && up.message.is_empty(),
@@ -341,7 +558,8 @@ async fn a_thousand_objects_beside_a_bare_client() {
         let done = stream::iter(objects).map(|object| async {
             let Content::Object(object) = object.content else { return };
             let key = object.key();
-            bare.cluster.apply(&key, &object.into_value()).await.unwrap();
+            let halt = CancellationToken::new();
+            bare.cluster.apply(&key, &object.into_value(), &halt).await.unwrap();
         });
         done.buffer_unordered(at_once).collect::<Vec<()>>().await;
         println!("bare client, {at_once} at once: {:?}", started.elapsed());

@@ -50,6 +50,14 @@ impl Inventory {
             .collect()
     }
 
+    /// `apiVersion` and kind of everything in it.
+    pub fn kinds(&self) -> BTreeSet<(&str, &str)> {
+        let entries = self.entries.iter();
+        entries
+            .map(|(key, entry)| (entry.api_version.as_str(), key.kind.as_str()))
+            .collect()
+    }
+
     /// The names of all Descriptions in it.
     pub fn subs(&self) -> BTreeSet<String> {
         let of_entries = self.entries.values().map(|entry| entry.sub.clone());

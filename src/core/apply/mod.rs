@@ -8,8 +8,10 @@
 //! - before the first write the inventory holds old ∪ new, so that whatever a kill leaves behind is known;
 //! - an entry says `applied: <blob>` only while nothing else can have been written to that object by us;
 //! - an object is deleted only after everything else of its Description was applied;
+//! - no object is deleted that the tree asks for, whatever is known of its kind's scope then and when it was recorded;
 //! - planning again after a kill at any point ends in the same state.
 
+mod claims;
 mod inventory;
 mod layout;
 mod marks;

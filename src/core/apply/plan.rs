@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::claims::{Claims, Leftovers, located};
 use super::inventory::{Entry, Inventory, Position};
 use super::marks::mark;
-use super::order::{FOUNDATIONS, is_definition, is_never_pruned, rank_of};
+use super::order::{FOUNDATIONS, is_definition, rank_of};
 use crate::core::ids::{ObjectId, ObjectKey};
 use crate::core::object::Object;
-
-/// Namespace of namespaced objects that name none, as for kubectl.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// The offer that is to be carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +109,10 @@ pub struct Plan {
     pub unrendered: Vec<Unrendered>,
     /// Every Description of the tree.
     pub subs: BTreeSet<String>,
+    /// Left alone until the cluster knows their kind: they may be objects that the tree asks for.
+    pub undecided: Vec<Removal>,
+    /// Identities under which objects are also recorded that have another one now: forgotten at the end.
+    pub superseded: Vec<ObjectKey>,
 }
 
 /// A failure that is known without asking the cluster.
@@ -172,14 +174,17 @@ pub fn plan(target: Target, wanted: Wanted, inventory: &Inventory, scope: &dyn F
     let sorted = sort_out(objects, &refused, inventory, scope);
     let mut failures: Vec<Failure> = refused.iter().map(|(sub, why)| Failure::of_sub(sub, why)).collect();
     failures.extend(sorted.failures);
-    let removals = removals(inventory, &sorted.claimed, &sorted.broken_paths);
-    let steps = build_steps(sorted.applies, &removals);
-    let mut record = old_and_new(inventory, &sorted.pending, &removals);
+    let leftovers = sorted.claims.leftovers(inventory, &sorted.broken_paths);
+    let steps = build_steps(sorted.applies, &leftovers.removals);
+    let mut record = old_and_new(inventory, &sorted.pending, &leftovers);
     record.empty = subs.clone();
     record.entries.values().for_each(|entry| {
         record.empty.remove(&entry.sub);
     });
-    let nothing_to_do = steps.is_empty() && failures.is_empty() && unrendered.is_empty();
+    let Leftovers {
+        undecided, superseded, ..
+    } = leftovers;
+    let nothing_to_do = steps.is_empty() && failures.is_empty() && unrendered.is_empty() && undecided.is_empty();
     record.position = Position {
         epoch: target.epoch,
         generation: target.generation,
@@ -192,14 +197,15 @@ pub fn plan(target: Target, wanted: Wanted, inventory: &Inventory, scope: &dyn F
         failures,
         unrendered,
         subs,
+        undecided,
+        superseded,
     }
 }
 
 /// Desired files, told apart.
-#[derive(Default)]
-struct SortedOut {
-    /// Identities that the tree asks for.
-    claimed: BTreeSet<ObjectKey>,
+struct SortedOut<'a> {
+    /// What the tree asks for.
+    claims: Claims<'a>,
     /// What has to be written, with its place in its Description.
     applies: Vec<(u32, Apply)>,
     /// Inventory entries of what has to be written.
@@ -209,24 +215,30 @@ struct SortedOut {
     broken_paths: BTreeSet<String>,
 }
 
-fn sort_out(
+fn sort_out<'a>(
     mut objects: Vec<Desired>,
     refused: &BTreeMap<String, String>,
     inventory: &Inventory,
-    scope: &dyn Fn(&str, &str) -> Scope,
-) -> SortedOut {
+    scope: &'a dyn Fn(&str, &str) -> Scope,
+) -> SortedOut<'a> {
     let by_path = inventory.by_path();
-    let mut sorted = SortedOut::default();
+    let mut sorted = SortedOut {
+        claims: Claims::new(scope),
+        applies: Vec::new(),
+        pending: Vec::new(),
+        failures: Vec::new(),
+        broken_paths: BTreeSet::new(),
+    };
     objects.sort_by(|a, b| (&a.sub, &a.path).cmp(&(&b.sub, &b.path)));
     let mut candidates: BTreeMap<ObjectKey, Vec<(Desired, Object)>> = BTreeMap::new();
     for mut desired in objects {
         let known = by_path.get(&(desired.sub.as_str(), desired.path.as_str()));
         if let Some((key, _)) = known.filter(|(_, entry)| entry.has(desired.blob)) {
-            sorted.claimed.insert((*key).clone());
+            sorted.claims.add(key);
             continue;
         }
         if refused.contains_key(&desired.sub) {
-            sorted.claimed.extend(known.map(|(key, _)| (*key).clone()));
+            known.iter().for_each(|(key, _)| sorted.claims.add(key));
             sorted.broken_paths.insert(desired.path);
             continue;
         }
@@ -239,13 +251,23 @@ fn sort_out(
             Content::Broken(why) => sorted.broken(desired, why),
         }
     }
+    let owners = owners(inventory, scope);
     for (key, rivals) in candidates {
-        sorted.choose(key, rivals, inventory);
+        let owner = owners.get(&key).copied();
+        sorted.choose(key, rivals, owner);
     }
     sorted
 }
 
-impl SortedOut {
+/// The Description that each recorded object belongs to, by the identity that the cluster gives the object.
+fn owners<'a>(inventory: &'a Inventory, scope: &dyn Fn(&str, &str) -> Scope) -> BTreeMap<ObjectKey, &'a str> {
+    let entries = inventory.entries.iter();
+    entries
+        .map(|(key, entry)| (located(key.clone(), scope), entry.sub.as_str()))
+        .collect()
+}
+
+impl SortedOut<'_> {
     fn broken(&mut self, desired: Desired, why: String) {
         let message = format!("{}/{}: {why}", desired.sub, desired.path);
         self.failures.push(Failure {
@@ -257,20 +279,19 @@ impl SortedOut {
     }
 
     /// One Description may own an object: the one that has it keeps it, else the first by name.
-    fn choose(&mut self, key: ObjectKey, mut rivals: Vec<(Desired, Object)>, inventory: &Inventory) {
-        if self.claimed.contains(&key) {
+    fn choose(&mut self, key: ObjectKey, mut rivals: Vec<(Desired, Object)>, owner: Option<&str>) {
+        if self.claims.contains(&key) {
             rivals
                 .into_iter()
                 .for_each(|(rival, object)| self.duplicate(&key, rival, &object));
             return;
         }
-        let owner = inventory.entries.get(&key).map(|entry| entry.sub.as_str());
         let at = rivals.iter().position(|(d, _)| Some(d.sub.as_str()) == owner).unwrap_or(0);
         let (desired, object) = rivals.remove(at);
         rivals
             .into_iter()
             .for_each(|(rival, object)| self.duplicate(&key, rival, &object));
-        self.claimed.insert(key.clone());
+        self.claims.add(&key);
         self.pending.push((
             key.clone(),
             Entry {
@@ -309,16 +330,6 @@ impl Failure {
     }
 }
 
-/// The identity that the cluster gives an object: a namespace where its kind has one, none where it has not.
-fn located(mut key: ObjectKey, scope: &dyn Fn(&str, &str) -> Scope) -> ObjectKey {
-    match scope(&key.group, &key.kind) {
-        Scope::Cluster => key.namespace = None,
-        Scope::Namespaced => key.namespace = Some(key.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())),
-        Scope::Unknown => {}
-    }
-    key
-}
-
 /// The body says the namespace that the identity says: the API server refuses a cluster-scoped object that names one.
 fn settle(body: &mut Value, namespace: Option<&str>) {
     let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
@@ -330,41 +341,19 @@ fn settle(body: &mut Value, namespace: Option<&str>) {
     };
 }
 
-fn removals(inventory: &Inventory, claimed: &BTreeSet<ObjectKey>, broken_paths: &BTreeSet<String>) -> Vec<Removal> {
-    let unclaimed = inventory.entries.iter().filter(|(key, _)| !is_claimed(key, claimed));
-    unclaimed
-        .filter(|(_, entry)| !broken_paths.contains(&entry.path))
-        .map(|(key, entry)| Removal {
-            key: key.clone(),
-            api_version: entry.api_version.clone(),
-            sub: entry.sub.clone(),
-            keep: is_never_pruned(&key.group, &key.kind),
-        })
-        .collect()
-}
-
-/// An entry recorded before its kind's scope was known has no namespace; it then stands for the object in the default namespace and
-/// for the cluster-scoped one, and is never deleted while either is asked for.
-fn is_claimed(key: &ObjectKey, claimed: &BTreeSet<ObjectKey>) -> bool {
-    let twin = |namespace: Option<&str>| ObjectKey {
-        namespace: namespace.map(str::to_owned),
-        ..key.clone()
-    };
-    claimed.contains(key)
-        || match key.namespace.as_deref() {
-            None => claimed.contains(&twin(Some(DEFAULT_NAMESPACE))),
-            Some(DEFAULT_NAMESPACE) => claimed.contains(&twin(None)),
-            Some(_) => false,
-        }
-}
-
 /// Old ∪ new, where whatever may be written or deleted from now on no longer counts as applied.
-fn old_and_new(inventory: &Inventory, pending: &[(ObjectKey, Entry)], removals: &[Removal]) -> Inventory {
+fn old_and_new(inventory: &Inventory, pending: &[(ObjectKey, Entry)], leftovers: &Leftovers) -> Inventory {
     let mut record = inventory.clone();
-    for removal in removals {
+    for removal in &leftovers.removals {
         if let Some(entry) = record.entries.get_mut(&removal.key) {
             entry.applied = None;
             entry.kept = removal.keep;
+        }
+    }
+    let undecided = leftovers.undecided.iter().map(|removal| &removal.key);
+    for key in undecided.chain(&leftovers.superseded) {
+        if let Some(entry) = record.entries.get_mut(key) {
+            entry.applied = None;
         }
     }
     record.entries.extend(pending.iter().cloned());

@@ -16,6 +16,8 @@ use crate::core::status::ObjectOutcome;
 const KEPT: &str = "is no longer part of the Description, but objects of this kind are never deleted because of the data they hold; \
                     delete it with kubectl if nobody needs it";
 const HELD_BACK: &str = "will be deleted once everything else of this Description is applied";
+const UNDECIDED: &str = "waits until the cluster knows this kind: whether it lives in namespaces decides whether this is another object of \
+                         the same name that is still asked for; feed the CustomResourceDefinition as well, or install what brings it";
 const INTERRUPTED: &str = "not done yet; the run was interrupted and goes on";
 
 /// What came of one item of a step.
@@ -29,6 +31,8 @@ pub enum Done {
     NotTried(String),
     /// A removal: the object is there and does not carry our marks (any more), so it was left alone.
     NotOurs,
+    /// A removal: the API server took it, and the object is still there until its finalizers or its grace period let it go; with what it says.
+    Going(String),
     /// A removal of a kind that is never deleted: the object is still there.
     StillThere,
 }
@@ -45,6 +49,7 @@ pub struct Progress {
     incomplete: bool,
     outcomes: Outcomes,
     subs: BTreeSet<String>,
+    superseded: Vec<ObjectKey>,
 }
 
 /// What a run came to.
@@ -73,8 +78,10 @@ impl Progress {
             incomplete: false,
             outcomes: Outcomes::default(),
             subs: plan.subs,
+            superseded: plan.superseded,
         };
-        progress.incomplete = !plan.unrendered.is_empty();
+        progress.incomplete = !plan.unrendered.is_empty() || !plan.undecided.is_empty();
+        plan.undecided.iter().for_each(|removal| progress.wait(removal, UNDECIDED));
         plan.unrendered
             .into_iter()
             .for_each(|chart| progress.outcomes.leave_out(chart));
@@ -115,10 +122,14 @@ impl Progress {
     }
 
     fn expect_removal(&mut self, item: &Removal) {
+        self.wait(item, HELD_BACK);
+        self.removals.insert(item.key.clone(), item.clone());
+    }
+
+    fn wait(&mut self, item: &Removal, why: &str) {
         let waiting = ObjectOutcome::Waiting;
         self.outcomes
-            .set(&item.sub, &item.key, &item.api_version, waiting, HELD_BACK.to_owned());
-        self.removals.insert(item.key.clone(), item.clone());
+            .set(&item.sub, &item.key, &item.api_version, waiting, why.to_owned());
     }
 
     /// The next step, without what earlier failures hold back. Empty steps are skipped.
@@ -156,6 +167,7 @@ impl Progress {
             Done::Well => (ObjectOutcome::Applied, String::new()),
             Done::Failed(why) => (ObjectOutcome::Failed, why),
             Done::NotTried(why) => (ObjectOutcome::Waiting, why),
+            Done::Going(why) => (ObjectOutcome::Waiting, why),
             Done::NotOurs | Done::StillThere => (ObjectOutcome::NotApplied, String::new()),
         };
         let well = outcome == ObjectOutcome::Applied;
@@ -170,17 +182,17 @@ impl Progress {
 
     fn removed(&mut self, removal: &Removal, done: Done) {
         let kind = &removal.key.kind;
-        let (outcome, message) = match done {
-            Done::Well => (ObjectOutcome::Pruned, String::new()),
-            Done::Failed(why) => (ObjectOutcome::Failed, format!("could not be deleted: {why}")),
-            Done::NotTried(why) => (ObjectOutcome::Waiting, why),
-            Done::NotOurs => (
-                ObjectOutcome::NotApplied,
-                format!("left alone: this {kind} does not carry Branchline's marks any more"),
-            ),
-            Done::StillThere => (ObjectOutcome::NotApplied, format!("this {kind} {KEPT}")),
+        let (outcome, forget, message) = match done {
+            Done::Well => (ObjectOutcome::Pruned, true, String::new()),
+            Done::Failed(why) => (ObjectOutcome::Failed, false, format!("could not be deleted: {why}")),
+            Done::NotTried(why) => (ObjectOutcome::Waiting, false, why),
+            Done::Going(why) => (ObjectOutcome::Waiting, false, format!("this {kind} {why}")),
+            Done::NotOurs => {
+                let why = format!("left alone: this {kind} does not carry Branchline's marks any more");
+                (ObjectOutcome::NotApplied, true, why)
+            }
+            Done::StillThere => (ObjectOutcome::NotApplied, false, format!("this {kind} {KEPT}")),
         };
-        let forget = outcome == ObjectOutcome::Pruned || (outcome == ObjectOutcome::NotApplied && !message.ends_with(KEPT));
         if forget {
             self.inventory.entries.remove(&removal.key);
         }
@@ -193,6 +205,10 @@ impl Progress {
 
     /// The end of the run, complete or not.
     pub fn finish(mut self) -> Finished {
+        // Their objects are recorded under the present identity since before the first write.
+        for key in &self.superseded {
+            self.inventory.entries.remove(key);
+        }
         let complete = self.steps.is_empty() && self.failed_subs.is_empty() && !self.incomplete;
         self.inventory.position = Position {
             epoch: self.target.epoch,

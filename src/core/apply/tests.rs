@@ -35,6 +35,19 @@ fn scope(_: &str, kind: &str) -> Scope {
     }
 }
 
+/// The truth, which the cluster says only while it knows the kinds.
+fn true_scope(_: &str, kind: &str) -> Scope {
+    match kind {
+        "Namespace" | "ClusterRole" | "CustomResourceDefinition" | "Widget" => Scope::Cluster,
+        _ => Scope::Namespaced,
+    }
+}
+
+/// The live object that the API server takes an identity for.
+fn live(key: &ObjectKey) -> ObjectKey {
+    super::claims::located(key.clone(), &true_scope)
+}
+
 #[test]
 fn a_chart_is_never_success_and_holds_nothing_else_back() {
     let mut cluster = Cluster::new();
@@ -84,7 +97,7 @@ fn desired(sub: &str, kind: &str, name: &str, content: &str) -> Desired {
         "ClusterRole" => "rbac.authorization.k8s.io/v1",
         "CustomResourceDefinition" => "apiextensions.k8s.io/v1",
         "Deployment" => "apps/v1",
-        "Widget" => "example.org/v1",
+        "Widget" | "Gadget" => "example.org/v1",
         _ => "v1",
     };
     let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "data": {"content": content}});
@@ -148,15 +161,15 @@ fn carry_out(key: &ObjectKey, write: Write, cluster: &mut Cluster) -> Done {
     match write {
         Write::Apply(..) if key.name.starts_with("bad") => Done::Failed("refused".into()),
         Write::Apply(sub, blob) => {
-            cluster.insert(key.clone(), (sub, blob));
+            cluster.insert(live(key), (sub, blob));
             Done::Well
         }
         Write::Establish => Done::Well,
-        Write::Remove(keep) => match cluster.get(key) {
+        Write::Remove(keep) => match cluster.get(&live(key)) {
             None => Done::Well,
             Some(_) if keep => Done::StillThere,
             Some(_) => {
-                cluster.remove(key);
+                cluster.remove(&live(key));
                 Done::Well
             }
         },
@@ -379,25 +392,111 @@ fn a_save_cut_between_shards_never_claims_too_much() {
     assert!(decode_shards([newer]).unwrap_err().to_string().contains("newer agent"));
 }
 
+/// The same file with a namespace in its object.
+fn with_namespace(mut desired: Desired, namespace: &str) -> Desired {
+    let Content::Object(object) = desired.content else {
+        panic!("has no object");
+    };
+    let mut object = object.into_value();
+    object["metadata"]["namespace"] = namespace.into();
+    desired.path = format!("{namespace}_{}", desired.path);
+    desired.blob = id(&object.to_string());
+    desired.content = Content::Object(Object::from_value(object).unwrap());
+    desired
+}
+
+#[test]
+fn an_object_recorded_before_its_scope_was_known_is_not_deleted_when_it_changes() {
+    let widget = |content: &str| wanted(vec![with_namespace(desired("s.a", "Widget", "w", content), "shop")]);
+    let mut cluster = Cluster::new();
+    let first = run(widget("1"), Inventory::default(), &mut cluster, 1);
+    let plan = plan(target(2), widget("2"), &first.inventory, &true_scope);
+    let second = execute(plan, &mut cluster, &mut usize::MAX.clone()).unwrap();
+    assert!(second.complete && cluster.len() == 1, "{cluster:?}");
+    assert_eq!(second.inventory.entries.len(), 1, "under its present identity alone");
+    assert_eq!(report("s.a", &second.inventory, &second.outcomes).phase, Phase::Success);
+}
+
+#[test]
+fn what_only_the_scope_can_tell_apart_waits_for_it() {
+    let widget = |namespace: &str| wanted(vec![with_namespace(desired("s.a", "Widget", "w", "1"), namespace)]);
+    let mut cluster = Cluster::new();
+    let first = run(widget("shop"), Inventory::default(), &mut cluster, 1);
+    let second = run(widget("depot"), first.inventory, &mut cluster, 2);
+    assert!(!second.complete && cluster.len() == 1, "{cluster:?}");
+    let told = report("s.a", &second.inventory, &second.outcomes);
+    assert!(told.reason.contains("until the cluster knows this kind"), "{}", told.reason);
+    let plan = plan(target(3), widget("depot"), &second.inventory, &true_scope);
+    let third = execute(plan, &mut cluster, &mut usize::MAX.clone()).unwrap();
+    assert!(third.complete && third.inventory.entries.len() == 1 && cluster.len() == 1);
+}
+
+#[test]
+fn what_is_going_is_known_until_it_is_gone_and_holds_up_nothing_else() {
+    let mut cluster = Cluster::new();
+    let before = vec![
+        desired("s.a", "Deployment", "held", "1"),
+        desired("s.a", "ConfigMap", "other", "1"),
+    ];
+    let first = run(wanted(before), Inventory::default(), &mut cluster, 1);
+    let mut progress = Progress::start(plan(target(2), wanted(vec![]), &first.inventory, &scope));
+    let mut order = Vec::new();
+    while let Some(step) = progress.next_step() {
+        for (key, _) in items(step) {
+            order.push(key.name.clone());
+            let is_held = key.name == "held";
+            progress.done(&key, if is_held { Done::Going("is held".into()) } else { Done::Well });
+        }
+    }
+    let second = progress.finish();
+    assert_eq!(order, ["held", "other"]);
+    assert!(!second.complete);
+    let left: Vec<&str> = second.inventory.entries.keys().map(|key| key.name.as_str()).collect();
+    assert_eq!(left, ["held"]);
+    let told = report("s.a", &second.inventory, &second.outcomes);
+    assert_eq!(told.phase, Phase::Installing);
+    assert!(told.reason.ends_with("this Deployment is held"), "{}", told.reason);
+}
+
 #[derive(Clone, Debug)]
 struct Round {
-    objects: Vec<(u8, u8, u8, u8)>,
+    objects: Vec<(u8, u8, u8, u8, u8)>,
     budget: usize,
+    /// The cluster knows all kinds.
+    is_all_known: bool,
+}
+
+impl Round {
+    fn scope(&self, group: &str, kind: &str) -> Scope {
+        match kind {
+            "Widget" | "Gadget" if !self.is_all_known => Scope::Unknown,
+            _ => true_scope(group, kind),
+        }
+    }
 }
 
 fn rounds() -> impl Strategy<Value = Vec<Round>> {
-    let object = (0..3u8, 0..4u8, 0..4u8, 0..3u8);
-    let round = (prop::collection::vec(object, 0..12), 0..20usize);
-    prop::collection::vec(round.prop_map(|(objects, budget)| Round { objects, budget }), 1..8)
+    let object = (0..3u8, 0..6u8, 0..4u8, 0..3u8, 0..4u8);
+    let round = (prop::collection::vec(object, 0..12), 0..20usize, any::<bool>());
+    let round = round.prop_map(|(objects, budget, is_all_known)| Round {
+        objects,
+        budget,
+        is_all_known,
+    });
+    prop::collection::vec(round, 1..8)
 }
 
 fn wanted_of(round: &Round, with_bad: bool) -> Wanted {
-    let kinds = ["ConfigMap", "Deployment", "Namespace", "ClusterRole"];
+    let kinds = ["ConfigMap", "Deployment", "Namespace", "ClusterRole", "Widget", "Gadget"];
     let mut unique = BTreeMap::new();
-    for (sub, kind, name, content) in &round.objects {
+    for (sub, kind, name, content, namespace) in &round.objects {
         let bad = with_bad && *name == 3;
         let name = if bad { format!("bad{name}") } else { format!("n{name}") };
         let object = desired(&format!("s.{sub}"), kinds[*kind as usize], &name, &content.to_string());
+        let object = match *namespace {
+            0 => object,
+            other => with_namespace(object, ["default", "shop", "depot"][other as usize - 1]),
+        };
         unique.insert((*kind, name), object);
     }
     wanted(unique.into_values().collect())
@@ -411,22 +510,28 @@ proptest! {
         let mut cluster = Cluster::new();
         let mut saved = Inventory::default();
         for (n, round) in rounds.iter().enumerate() {
-            let wanted = as_fetched(wanted_of(round, true), &saved);
-            let plan = plan(target(n as u64), wanted, &saved, &scope);
+            let asked_for = wanted_of(round, true);
+            let wanted = as_fetched(asked_for.clone(), &saved);
+            let plan = plan(target(n as u64), wanted, &saved, &|group, kind| round.scope(group, kind));
             saved = through_shards(&plan.record);
             if let Some(finished) = execute(plan, &mut cluster, &mut round.budget.clone()) {
                 saved = through_shards(&finished.inventory);
+                for object in asked_for.objects.iter().filter(|object| !object.path.contains("bad")) {
+                    prop_assert_eq!(cluster.get(&key_of(object)), Some(&(object.sub.clone(), object.blob)));
+                }
             }
-            let leaked: Vec<_> = cluster.keys().filter(|key| !saved.entries.contains_key(key)).collect();
+            let known: BTreeSet<ObjectKey> = saved.entries.keys().map(live).collect();
+            let leaked: Vec<_> = cluster.keys().filter(|key| !known.contains(key)).collect();
             prop_assert!(leaked.is_empty(), "leaked {leaked:?}");
             let lies = saved.entries.iter().filter(|(key, entry)| {
-                entry.applied.is_some() && cluster.get(key) != Some(&(entry.sub.clone(), entry.applied.unwrap()))
+                entry.applied.is_some() && cluster.get(&live(key)) != Some(&(entry.sub.clone(), entry.applied.unwrap()))
             });
             prop_assert_eq!(lies.count(), 0);
         }
         let last = wanted_of(rounds.last().unwrap(), false);
         let expected: Cluster = last.objects.iter().map(|o| (key_of(o), (o.sub.clone(), o.blob))).collect();
-        let finished = run(last, saved, &mut cluster, 99);
+        let plan = plan(target(99), as_fetched(last, &saved), &saved, &true_scope);
+        let finished = execute(plan, &mut cluster, &mut usize::MAX.clone()).unwrap();
         prop_assert!(finished.complete);
         cluster.retain(|key, _| key.kind != "Namespace" || expected.contains_key(key));
         prop_assert_eq!(cluster, expected);
@@ -441,10 +546,8 @@ fn through_shards(inventory: &Inventory) -> Inventory {
 }
 
 fn key_of(desired: &Desired) -> ObjectKey {
-    let Content::Object(object) = &desired.content else {
-        panic!("has no object");
-    };
-    let mut key = object.key();
-    key.namespace = (scope(&key.group, &key.kind) == Scope::Namespaced).then(|| "default".to_owned());
-    key
+    match &desired.content {
+        Content::Object(object) => live(&object.key()),
+        _ => panic!("has no object"),
+    }
 }
