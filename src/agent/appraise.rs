@@ -21,7 +21,7 @@ pub(super) async fn appraise(cluster: Cluster, mut asks: mpsc::Receiver<Ask>, ou
         let forget = kept.as_ref().map(|(until, _)| *until);
         let ask = tokio::select! {
             ask = asks.recv() => ask,
-            () = super::session::until(forget), if forget.is_some() => {
+            () = super::until(forget), if forget.is_some() => {
                 kept = None;
                 continue;
             }

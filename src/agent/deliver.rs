@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::execute::{Run, execute};
+use super::until;
 use crate::cluster::{ApiError, Cluster, InventoryStore, StoreError};
 use crate::core::apply::{Contents, Inventory, Laid, Outcomes, Plan, Target, Wanted, lay_out, plan, reports};
 use crate::core::ids::{ObjectId, ObjectKind};
-use crate::core::status::DescriptionReport;
+use crate::core::status::{DescriptionReport, Phase};
 use crate::core::text::bounded;
 use crate::tunnel::backoff::Backoff;
 use crate::wire::content::ContentObject;
@@ -279,17 +280,28 @@ impl Deliverer {
                 self.postpone_for(WHILE_DOWN);
             }
             None if complete => self.attempts = 0,
-            None if self.target == Some(target) => self.postpone_for(AFTER_FAILURE),
+            None if self.target == Some(target) => {
+                self.say_what_failed();
+                self.postpone_for(AFTER_FAILURE);
+            }
             None => {}
         }
         saved
     }
 
+    fn say_what_failed(&self) {
+        let reports = reports(&self.outcomes.subs(), &self.inventory, &self.outcomes);
+        let failed: Vec<_> = reports.iter().filter(|report| report.phase == Phase::Failure).collect();
+        if let Some(first) = failed.first() {
+            let (description, reason, more) = (&first.name, &first.reason, failed.len() - 1);
+            tracing::warn!(%description, %reason, more, "not everything could be applied; trying again");
+        }
+    }
+
     async fn plan(&self, target: Target, wanted: Wanted) -> Result<Plan, RunError> {
-        let kinds = wanted.kinds();
-        self.cluster
-            .discover(kinds.iter().map(|(version, kind)| (*version, *kind)))
-            .await?;
+        let mut kinds = wanted.kinds();
+        kinds.extend(self.inventory.kinds());
+        self.cluster.discover(kinds).await?;
         let catalog = self.cluster.catalog();
         Ok(plan(target, wanted, &self.inventory, &|group, kind| {
             catalog.scope(group, kind)
@@ -418,6 +430,10 @@ impl Deliverer {
         if error.is_unreachable() {
             self.look_now.notify_one();
         }
+        if let Some(target) = self.target {
+            // Offers go on coming while nothing can be applied; only the last one's content is of use.
+            self.contents.keep_for(target.tree, &self.inventory);
+        }
         self.postpone_for(if error.is_unreachable() { WHILE_DOWN } else { AFTER_FAILURE });
     }
 
@@ -441,9 +457,5 @@ impl Deliverer {
     }
 }
 
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
-}
+#[cfg(test)]
+mod tests;

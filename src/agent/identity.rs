@@ -32,7 +32,7 @@ pub(super) fn renewal_due(certificate: &str) -> Option<Instant> {
 }
 
 /// Whether the certificate's end has come.
-pub(super) fn has_expired(certificate: &str) -> bool {
+fn has_expired(certificate: &str) -> bool {
     register::validity(certificate).is_some_and(|(_, end)| end <= jiff::Timestamp::now().as_second())
 }
 
@@ -114,9 +114,57 @@ fn other_cluster(store: &CredentialsStore, kept: &ClusterId, found: &ClusterId) 
     }
 }
 
+/// Whether there is a certificate to dial with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Certificate {
+    /// There is.
+    Held,
+    /// The one that there was has expired, and the hub gives no other now.
+    NotNow,
+    /// Told to stop before there was one.
+    Stopped,
+}
+
+/// Gets a certificate unless one is held that has not expired.
+pub(super) async fn ensure(
+    config: &AgentConfig,
+    credentials: &mut Credentials,
+    store: &CredentialsStore,
+    stop: &CancellationToken,
+) -> Result<Certificate, AgentError> {
+    if credentials.certificate.is_empty() {
+        return Ok(match obtain(config, credentials, store, stop).await? {
+            true => Certificate::Held,
+            false => Certificate::Stopped,
+        });
+    }
+    Ok(match has_expired(&credentials.certificate) {
+        true => renew(config, credentials, store, stop).await,
+        false => Certificate::Held,
+    })
+}
+
+/// Gets another certificate. An agent that had one never gives up: who refuses it now may take that back, or is not the hub at all.
+pub(super) async fn renew(
+    config: &AgentConfig,
+    credentials: &mut Credentials,
+    store: &CredentialsStore,
+    stop: &CancellationToken,
+) -> Certificate {
+    match obtain(config, credentials, store, stop).await {
+        Ok(true) => Certificate::Held,
+        Ok(false) => Certificate::Stopped,
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::error!(%error, "no new certificate; trying again");
+            Certificate::NotNow
+        }
+    }
+}
+
 /// Gets a certificate: by its key alone if there was one before, else, or if the hub does not know that key any more, with the token.
 /// Waits for a person if the hub does. `false`: stopped before there was an answer.
-pub(super) async fn obtain(
+async fn obtain(
     config: &AgentConfig,
     credentials: &mut Credentials,
     store: &CredentialsStore,
@@ -125,7 +173,7 @@ pub(super) async fn obtain(
     let token = config.token.as_deref();
     if !credentials.certificate.is_empty() {
         match ask_until_decided(config, credentials, store, None, stop).await {
-            Err(AgentError::Register(error)) if error.is_final() && token.is_some() => {
+            Err(AgentError::Register(error)) if error.is_final(false) && token.is_some() => {
                 let error = with_causes(&error);
                 tracing::warn!(%error, "the certificate cannot be renewed; registering with the token");
             }
@@ -146,7 +194,7 @@ async fn ask_until_decided(
     stop: &CancellationToken,
 ) -> Result<bool, AgentError> {
     let (tls, pinned) = first_contact(config, credentials)?;
-    let (mut attempt, mut told) = (0, String::new());
+    let (mut attempt, mut told) = (0, None);
     loop {
         match register::ask(config, credentials, tls.clone(), token).await {
             Ok(Answer::Approved(status)) => {
@@ -157,21 +205,22 @@ async fn ask_until_decided(
                 return Ok(true);
             }
             Ok(Answer::Pending(message)) => {
-                if message != told {
+                attempt = 0;
+                if told.as_ref() != Some(&message) {
                     tracing::info!(message, "the registration waits for a person at the hub");
-                    told = message;
+                    told = Some(message);
                 }
                 if !wait(config.pending_interval, stop).await {
                     return Ok(false);
                 }
             }
-            Err(error) if error.is_final() => return Err(error.into()),
+            Err(error) if error.is_final(told.is_some()) => return Err(error.into()),
             Err(error) => {
                 if let Some(wrong) = pinned.as_ref().and_then(|pinned| pinned.wrong()) {
                     return Err(AgentError::WrongCa(wrong));
                 }
                 let error = with_causes(&error);
-                tracing::warn!(%error, "the hub cannot be reached; trying again");
+                tracing::warn!(%error, "no answer to the registration yet; trying again");
                 if !pause(config.backoff, attempt, stop).await {
                     return Ok(false);
                 }

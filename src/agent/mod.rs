@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{AgentConfig, CaHash, CredentialsPlace, InvalidCaHash, Trust};
@@ -40,6 +41,7 @@ use crate::core::text::with_causes;
 use crate::tunnel::backoff::Backoff;
 use crate::tunnel::dial::{self, DialError};
 use deliver::{Deliverer, Delivery, Standing};
+use identity::Certificate;
 use observe::Observation;
 use proxy::Upstreams;
 use session::{SessionEnd, SessionParts, SessionResult};
@@ -176,11 +178,12 @@ async fn keep_connected(
     let upstreams = Upstreams::prepare(cluster, config).await?;
     let mut attempt = 0;
     while !stop.is_cancelled() {
-        let due = credentials.certificate.is_empty() || identity::has_expired(&credentials.certificate);
-        if due && !identity::obtain(config, &mut credentials, &store, stop).await? {
-            return Ok(());
-        }
-        let welcomed = match connect_once(config, &upstreams, cluster, &mut credentials, &store, ends, stop).await? {
+        let attempted = match identity::ensure(config, &mut credentials, &store, stop).await? {
+            Certificate::Held => connect_once(config, &upstreams, cluster, &mut credentials, &store, ends, stop).await?,
+            Certificate::NotNow => Attempt::NoCertificate,
+            Certificate::Stopped => return Ok(()),
+        };
+        let welcomed = match attempted {
             Attempt::Session(result) => {
                 say_why(&result.end);
                 result.welcomed
@@ -188,11 +191,7 @@ async fn keep_connected(
             Attempt::NotTaken(error) => {
                 let error = with_causes(&error);
                 tracing::warn!(%error, "the hub does not take the certificate; asking for a new one");
-                if let Err(error) = identity::obtain(config, &mut credentials, &store, stop).await {
-                    // A registered agent never gives up: whoever removed it from the hub may bring it back.
-                    let error = with_causes(&error);
-                    tracing::error!(%error, "no new certificate; trying again");
-                }
+                identity::renew(config, &mut credentials, &store, stop).await;
                 false
             }
             Attempt::NoTunnel(error) => {
@@ -200,6 +199,7 @@ async fn keep_connected(
                 tracing::warn!(%error, "no tunnel to the hub; trying again");
                 false
             }
+            Attempt::NoCertificate => false,
         };
         attempt = if welcomed { 0 } else { attempt + 1 };
         if !pause(config.backoff, attempt, stop).await {
@@ -215,6 +215,8 @@ enum Attempt {
     /// The hub wants another certificate: by its clock ours has expired, or it does not know us any more.
     NotTaken(DialError),
     NoTunnel(DialError),
+    /// Ours has expired, and the hub gave no other.
+    NoCertificate,
 }
 
 async fn connect_once(
@@ -288,5 +290,13 @@ async fn pause(backoff: Backoff, attempt: u32, stop: &CancellationToken) -> bool
     tokio::select! {
         () = stop.cancelled() => false,
         () = tokio::time::sleep(backoff.delay(attempt, rand::random())) => true,
+    }
+}
+
+/// A moment that may never come.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -49,6 +49,12 @@ pub enum RegisterError {
         /// What the hub said.
         message: String,
     },
+    /// A person has decided against this cluster.
+    #[error("the hub refuses the registration: {message}")]
+    Denied {
+        /// What the hub said.
+        message: String,
+    },
     /// The hub cannot answer now.
     #[error("the hub cannot register clusters now (HTTP status {status}): {message}")]
     Unavailable {
@@ -63,9 +69,14 @@ pub enum RegisterError {
 }
 
 impl RegisterError {
-    /// Whether asking again can help.
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self, RegisterError::Refused { .. } | RegisterError::Key(_))
+    /// Whether asking again cannot help. A refusal may come from whatever stands between, or from a hub that is being restored: who has been
+    /// heard before asks on.
+    pub(super) fn is_final(&self, was_heard: bool) -> bool {
+        match self {
+            RegisterError::Refused { .. } => !was_heard,
+            RegisterError::Denied { .. } | RegisterError::Key(_) => true,
+            RegisterError::Dial(_) | RegisterError::Broken(_) | RegisterError::Unavailable { .. } => false,
+        }
     }
 }
 
@@ -181,7 +192,7 @@ fn judge(status: StatusCode, body: &[u8]) -> Result<Answer, RegisterError> {
     let registration: RegistrationStatus = serde_json::from_value(value["status"].clone()).unwrap_or_default();
     match registration.result.as_deref() {
         Some("Approved") if !registration.certificate.is_empty() => Ok(Answer::Approved(registration)),
-        Some("Denied") => Err(RegisterError::Refused {
+        Some("Denied") => Err(RegisterError::Denied {
             message: match registration.error_message.is_empty() {
                 true => "it was denied by a person; ask whoever runs the hub".to_owned(),
                 false => registration.error_message,
@@ -214,14 +225,14 @@ mod tests {
         .unwrap();
         assert_eq!(pending, Answer::Pending("run branchline approve edge-1".to_owned()));
         let denied = judge(StatusCode::OK, br#"{"status":{"result":"Denied"}}"#).unwrap_err();
-        assert!(denied.is_final() && denied.to_string().contains("denied by a person"));
+        assert!(denied.is_final(true) && denied.to_string().contains("denied by a person"));
         let token = judge(
             StatusCode::UNAUTHORIZED,
             br#"{"kind":"Status","message":"the token has expired"}"#,
         )
         .unwrap_err();
-        assert!(token.is_final() && token.to_string().ends_with("the token has expired"));
-        assert!(!judge(StatusCode::SERVICE_UNAVAILABLE, b"").unwrap_err().is_final());
+        assert!(token.is_final(false) && !token.is_final(true) && token.to_string().ends_with("the token has expired"));
+        assert!(!judge(StatusCode::SERVICE_UNAVAILABLE, b"").unwrap_err().is_final(false));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::identity::renewal_due;
 use super::observe::Observation;
 use super::proxy::{Upstreams, serve_stream};
 use super::register::signing_request;
+use super::until;
 use crate::cluster::Cluster;
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::apply::Target;
@@ -306,12 +307,5 @@ async fn post(mut sender: ControlSender<ToHub>, mut letters: mpsc::Receiver<ToHu
         if let Err(error) = sender.send(&letter, &[]).await {
             return tracing::debug!(%error, "control stream");
         }
-    }
-}
-
-pub(super) async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -409,7 +409,9 @@ async fn registered_delivered_restarted_and_in_sync() {
     let server = ApiServer::start("agent-life");
     let mut hub = Hub::start().await;
     let pending = json!({"status": {"errorMessage": "run branchline approve edge-1"}});
-    hub.desk.verdicts.lock().unwrap().push(Some((201, pending)));
+    // While it waits for a person, something between it and the hub answers in the hub's place; the last one in is the first one out.
+    let elsewhere = json!("404 page not found");
+    *hub.desk.verdicts.lock().unwrap() = vec![Some((404, elsewhere)), Some((201, pending))];
     let agent = launch(hub.config(&server, None));
     let mut session = hub.session().await;
     let hello = session.hello.clone();
@@ -422,10 +424,7 @@ async fn registered_delivered_restarted_and_in_sync() {
         "{:?}",
         hello.status
     );
-    assert_eq!(
-        *hub.desk.asked.lock().unwrap(),
-        [format!("Bearer {TOKEN}"), format!("Bearer {TOKEN}")]
-    );
+    assert_eq!(*hub.desk.asked.lock().unwrap(), vec![format!("Bearer {TOKEN}"); 3]);
 
     let (a, b) = (config_map("a", "1"), config_map("b", "1"));
     let bad = "apiVersion: v1\nkind: Service\nmetadata: {name: bad, namespace: default}\nspec: {ports: [{port: 99999}]}\n";
@@ -466,7 +465,7 @@ async fn registered_delivered_restarted_and_in_sync() {
     );
     again.end().await.unwrap();
     assert_eq!(writes(&server), before, "a restart in sync writes nothing");
-    assert_eq!(hub.desk.asked.lock().unwrap().len(), 2, "and registers nothing");
+    assert_eq!(hub.desk.asked.lock().unwrap().len(), 3, "and registers nothing");
 }
 
 #[tokio::test]
@@ -642,8 +641,12 @@ async fn an_expired_certificate_is_renewed_by_its_key_and_refusals_are_clear() {
     agent.end().await.unwrap();
     tokio::time::sleep(Duration::from_millis(2500)).await;
     *hub.desk.lifetime.lock().unwrap() = Duration::from_secs(3600);
+    let forbidden = json!({"kind": "Status", "message": "not now"});
+    // With its key and with its token: neither ends an agent that was registered once.
+    *hub.desk.verdicts.lock().unwrap() = vec![Some((403, forbidden)); 2];
     let agent = launch(hub.config(&server, Some(file)));
     hub.session().await;
+    assert_eq!(hub.desk.asked.lock().unwrap().len(), 4);
     assert_eq!(hub.desk.asked.lock().unwrap().last().unwrap(), "", "no token, only the key");
     agent.end().await.unwrap();
 
@@ -699,6 +702,17 @@ async fn a_newer_offer_ends_the_run_before_it_and_both_converge() {
         .map(|m| m["metadata"]["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["z"], "nothing of the interrupted run is left");
+    let created: BTreeSet<String> = server
+        .audit()
+        .into_iter()
+        .filter(|event| event.verb == "patch" && event.uri.contains("/namespaces/default/configmaps/c"))
+        .map(|event| event.uri)
+        .collect();
+    assert!(
+        !created.is_empty() && created.len() < files.len(),
+        "{} were created",
+        created.len()
+    );
     agent.end().await.unwrap();
 }
 
