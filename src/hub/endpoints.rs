@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use rand::RngExt as _;
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 
 use super::answer::refused;
 use super::auth::bearer;
+use super::body::{BODY_TIMEOUT, whole};
 use super::ca::{CertificateAuthority, CertificateRequest};
 use super::editing::Editor;
 use super::listener::Peer;
@@ -37,7 +37,7 @@ use crate::tunnel::http::{Body, full};
 pub const REGISTRATION_PATH: &str = "/apis/clusters.clusternet.io/v1beta1/clusterregistrationrequests";
 /// Where the command line's own resources are.
 pub const ADMIN_PATH: &str = "/apis/branchline.io/v1alpha1/";
-/// The largest request.
+/// The largest registration.
 const BODY_LIMIT: usize = 256 << 10;
 /// The longest description of a token.
 const MAX_DESCRIPTION: usize = 253;
@@ -198,21 +198,21 @@ impl Endpoints {
     }
 
     /// The answer to the command line's requests, once the user was let in.
-    pub async fn administer(&self, user: &User, request: Request<Incoming>) -> Response<Body> {
+    pub async fn administer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
         match self.try_administer(&user.name, request).await {
             Ok((code, answer)) => json_answer(code, &answer),
             Err(refusal) => refused(&refusal),
         }
     }
 
-    async fn try_administer(&self, user: &str, request: Request<Incoming>) -> Result<(StatusCode, Value), Refusal> {
+    async fn try_administer(&self, user: &str, request: &Request<Bytes>) -> Result<(StatusCode, Value), Refusal> {
         let path = request.uri().path().strip_prefix(ADMIN_PATH).unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.split('/').collect();
         let method = request.method().clone();
         match (&method, &parts[..]) {
             (&Method::GET, ["status"]) => Ok((StatusCode::OK, self.status())),
             (&Method::GET, ["tokens"]) => Ok((StatusCode::OK, self.tokens())),
-            (&Method::POST, ["tokens"]) => self.create_token(read(request).await?, user).await,
+            (&Method::POST, ["tokens"]) => self.create_token(read(request.body())?, user).await,
             (&Method::DELETE, ["tokens", id]) => {
                 let edit = Edit::RemoveToken { id: (*id).to_owned() };
                 self.editor.edit_for(user, edit).await?;
@@ -220,7 +220,7 @@ impl Endpoints {
                 Ok((StatusCode::OK, json!({"id": id})))
             }
             (&Method::POST, ["clusters", cluster, "approve"]) => {
-                let asked: Approval = read(request).await?;
+                let asked: Approval = read(request.body())?;
                 let edit = approval(&self.registrations(), cluster, asked.replace_key, asked.key.as_deref())?;
                 info!(user, cluster, "approve");
                 self.decided(user, edit).await
@@ -318,7 +318,7 @@ fn waiting(known: &Registration) -> Option<Value> {
 }
 
 async fn read_registration(request: Request<Incoming>) -> Result<(RegistrationRequest, CertificateRequest), Refusal> {
-    let body: RegistrationRequest = read(request).await?;
+    let body: RegistrationRequest = read(&whole(request.into_body(), BODY_LIMIT, BODY_TIMEOUT).await?)?;
     let annotations = body.metadata.pointer("/annotations");
     let csr = annotations
         .and_then(|annotations| annotations.get(CSR_ANNOTATION))
@@ -342,13 +342,9 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
     bearer(value).ok().map(str::to_owned)
 }
 
-pub(super) async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await;
-    let bytes: Bytes = body
-        .map_err(|error| bad(format!("the request's body cannot be read: {error}")))?
-        .to_bytes();
-    let bytes = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
-    serde_json::from_slice(&bytes).map_err(|error| bad(format!("the request's body is not what is expected here: {error}")))
+pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| bad(format!("the request's body is not what is expected here: {error}")))
 }
 
 pub(super) fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::audit::AuditRecord;
 use super::auth::Caller;
-use crate::core::access::Need;
+use crate::core::access::{Need, Refusal};
 use crate::tunnel::http::{Body, BoxError};
 
 const ENDED: &str = "the right to this request has ended, or the credential that it came with";
@@ -87,6 +87,16 @@ impl Lease {
         self.cut.clone()
     }
 
+    /// What a request waits for, unless the right to it ends first.
+    pub async fn during<T>(&self, wait: impl Future<Output = T>) -> Result<T, Refusal> {
+        tokio::select! {
+            // What has ended counts, though what was waited for may have come at the same time.
+            biased;
+            () = self.cut.cancelled() => Err(Refusal::forbidden("forbidden: the right to this request ended while it waited")),
+            done = wait => Ok(done),
+        }
+    }
+
     /// The response, its body bound to this lease.
     pub fn bind(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
         response.map(|body| {
@@ -105,7 +115,7 @@ impl Lease {
             stream,
             ended: Box::pin(self.cut.clone().cancelled_owned()),
             record,
-            _lease: Arc::clone(self),
+            lease: Arc::clone(self),
         }
     }
 }
@@ -149,14 +159,27 @@ pub struct LeasedStream<S> {
     stream: S,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     record: Arc<AuditRecord>,
-    _lease: Arc<Lease>,
+    lease: Arc<Lease>,
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, ENDED)
 }
 
 impl<S> LeasedStream<S> {
+    /// Wakes the reader when the right ends.
     fn poll_ended(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.ended.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::PermissionDenied, ENDED)),
+            Poll::Ready(()) => Err(ended()),
             Poll::Pending => Ok(()),
+        }
+    }
+
+    /// The same for writers, of whom none waits for it: whoever passes bytes on is ended by [`Lease::ended`].
+    fn check(&self) -> io::Result<()> {
+        match self.lease.cut.is_cancelled() {
+            true => Err(ended()),
+            false => Ok(()),
         }
     }
 }
@@ -173,10 +196,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for LeasedStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LeasedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -5,6 +5,7 @@ pub mod answer;
 pub mod api;
 pub mod audit;
 pub mod auth;
+mod body;
 pub mod ca;
 mod client_stream;
 pub mod data;

@@ -21,7 +21,7 @@ use crate::core::ids::ClusterId;
 use crate::core::reach::Target;
 use crate::core::request_query::Query;
 use crate::tunnel::control::write_header;
-use crate::tunnel::http::{Body, asks_for_upgrade, forward, remove_caller_credentials, remove_hop_by_hop};
+use crate::tunnel::http::{Body, asks_for_upgrade, forward_until, remove_caller_credentials, remove_hop_by_hop};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
@@ -149,14 +149,13 @@ impl<T: Tunnels> Proxy<T> {
         let (id, tunnel) = online(&asked.cluster, lookup)?;
         let class = class_of(&request);
         prepare(&mut request, &id, &asked.rest, peer)?;
-        let stream = open(&tunnel, &admitted, &asked.target, class).await?;
         let lease = Arc::clone(&admitted.lease);
-        let answer = forward(lease.bind_stream(stream, Arc::clone(record)), request);
-        let ended = lease.ended();
-        let answered = tokio::select! {
-            answered = within(class, &id, answer) => answered?,
-            () = ended.cancelled() => return Err(Refusal::forbidden("forbidden: the right to this request ended while it waited")),
+        let answer = async {
+            let stream = open(&tunnel, &admitted, &asked.target, class).await?;
+            let stream = lease.bind_stream(stream, Arc::clone(record));
+            within(class, &id, forward_until(stream, request, lease.ended())).await
         };
+        let answered = lease.during(answer).await??;
         answered.map_err(|error| {
             debug!(cluster = %id, error = %error, cause = ?std::error::Error::source(&error), "a proxied request broke off");
             Refusal::new(

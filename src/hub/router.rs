@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
 
 use super::acceptor::Acceptor;
 use super::answer::refused;
 use super::api::HubApi;
+use super::body::{BODY_TIMEOUT, whole};
 use super::endpoints::{ADMIN_PATH, Endpoints, REGISTRATION_PATH};
 use super::gate::{Admitted, Gate};
 use super::listener::{Application, Peer};
@@ -16,6 +19,7 @@ use super::proxy::Proxy;
 use super::registry::Registry;
 use super::socket_path::{self, SocketPath};
 use super::user_access::UserAccess;
+use crate::core::access::Refusal;
 use crate::kubeapi::{Front, RequestContext};
 use crate::tunnel::http::{Body, full, stream};
 
@@ -53,8 +57,8 @@ impl Application for Router {
         if is_public(path) {
             return self.front.handle(request, RequestContext::default()).await.map(stream);
         }
-        match self.gate.admit(&peer, &request).await {
-            Ok(admitted) => {
+        match self.admit(&peer, request).await {
+            Ok((admitted, request)) => {
                 let lease = Arc::clone(&admitted.lease);
                 lease.bind(self.own(admitted, request).await)
             }
@@ -63,20 +67,38 @@ impl Application for Router {
     }
 }
 
+/// The largest request to the hub's API, as in Kubernetes; administration has less to say.
+fn body_limit(path: &str) -> usize {
+    if path.starts_with(ADMIN_PATH) { 256 << 10 } else { 3 << 20 }
+}
+
 /// Paths that tell nothing about anybody's clusters; load balancers and probes have no certificate.
 fn is_public(path: &str) -> bool {
     ["/healthz", "/livez", "/readyz", "/version"].contains(&path)
 }
 
 impl Router {
+    /// A request is let in when it is whole. Whoever may not ask is refused at its head; whoever loses the right while the body comes, then.
+    async fn admit(&self, peer: &Peer, request: Request<Incoming>) -> Result<(Admitted, Request<Bytes>), Refusal> {
+        let admitted = self.gate.admit(peer, &request).await?;
+        if request.body().is_end_stream() {
+            return Ok((admitted, request.map(|_| Bytes::new())));
+        }
+        let (head, body) = request.into_parts();
+        let body = whole(body, body_limit(head.uri.path()), BODY_TIMEOUT);
+        let body = admitted.lease.during(body).await??;
+        let request = Request::from_parts(head, body);
+        Ok((self.gate.admit(peer, &request).await?, request))
+    }
+
     /// What the hub answers itself.
-    async fn own(&self, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+    async fn own(&self, admitted: Admitted, request: Request<Bytes>) -> Response<Body> {
         let path = request.uri().path();
         if UserAccess::serves(request.method(), path) {
-            return self.user_access.answer(&admitted.user, request).await;
+            return self.user_access.answer(&admitted.user, &request);
         }
         if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
-            return self.endpoints.administer(&admitted.user, request).await;
+            return self.endpoints.administer(&admitted.user, &request).await;
         }
         if path == "/metrics" {
             let mut response = Response::new(full(self.metrics.text()));
@@ -88,6 +110,6 @@ impl Router {
             user: admitted.user.name,
             groups: admitted.user.groups,
         };
-        self.front.handle(request, context).await.map(stream)
+        self.front.handle(request.map(Full::new), context).await.map(stream)
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,13 +56,10 @@ impl UserAccess {
     }
 
     /// The answer to a user who was let in.
-    pub async fn answer(&self, user: &User, request: Request<Incoming>) -> Response<Body> {
+    pub fn answer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
         let answer = match request.uri().path() {
             REACHABLE_PATH => Ok((StatusCode::OK, self.reachable(user))),
-            _ => self
-                .certificate(user, request)
-                .await
-                .map(|answer| (StatusCode::CREATED, answer)),
+            _ => self.certificate(user, request).map(|answer| (StatusCode::CREATED, answer)),
         };
         match answer {
             Ok((code, answer)) => json_answer(code, &answer),
@@ -91,8 +88,8 @@ impl UserAccess {
         json!({"items": items.collect::<Vec<_>>()})
     }
 
-    async fn certificate(&self, sender: &User, request: Request<Incoming>) -> Result<Value, Refusal> {
-        let asked: NewCertificate = read(request).await?;
+    fn certificate(&self, sender: &User, request: &Request<Bytes>) -> Result<Value, Refusal> {
+        let asked: NewCertificate = read(request.body())?;
         let bad = |message: String| Refusal::new(400, "BadRequest", message);
         let lifetime = Duration::from_secs(asked.ttl_seconds);
         if lifetime.is_zero() || lifetime > LONGEST {

@@ -1,7 +1,7 @@
 //! Who may do what: a table of user × cluster × request with the code of every cell, against a hub, its agents and real API servers; and
 //! what happens to those whose rights end while they are at it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -70,6 +70,18 @@ kind: ClusterRoleBinding
 metadata: {name: frank}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-b}
 subjects: [{kind: User, name: frank}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: tokens}
+rules:
+- {apiGroups: [branchline.io], resources: [tokens], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: nina}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: tokens}
+subjects: [{kind: User, name: nina}]
 ";
 
 /// Every cell. Cluster a and b are connected, c is known but away, `ghost` is an id that nobody has. In every cluster the administrators,
@@ -411,6 +423,9 @@ fn who_is_taken_out_of_git_is_out_at_once_and_a_broken_file_takes_nobody_out() {
         },
     );
     let (watch, own) = (watching(&alice, &in_cluster), watching(&olga, SUBSCRIPTIONS));
+    let tokens = "/apis/branchline.io/v1alpha1/tokens";
+    let kept = || hub.client().get(tokens).unwrap().json()["items"].as_array().unwrap().len();
+    let (mut held_back, before) = (holding_back(&client(&hub, "nina"), tokens, 2), kept());
 
     let ops = ACCESS
         .find("---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: cluster-b}")
@@ -426,6 +441,24 @@ fn who_is_taken_out_of_git_is_out_at_once_and_a_broken_file_takes_nobody_out() {
     ended(watch);
     ended(own);
     assert_eq!(send_own(&olga, "subscriptions"), 403);
+    // The hub may have answered before the body came.
+    let _ = held_back.write_all(b"{}");
+    let head = read_head(&mut held_back).unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 403"),
+        "let in at its head, refused at its end: {head}"
+    );
+    assert_eq!(kept(), before);
+}
+
+/// A request that was let in and whose body the hub waits for.
+fn holding_back(client: &Client, path: &str, length: usize) -> Stream {
+    let mut stream = client.connect().unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: hub\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let head = read_head(&mut stream).unwrap();
+    assert!(head.starts_with("HTTP/1.1 100"), "{head}");
+    stream
 }
 
 /// Waits until the answer ends. In order or cut off, both are an end; a hang is what would be wrong.

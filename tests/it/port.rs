@@ -176,6 +176,59 @@ async fn an_upgrade_is_handed_over_both_ways() {
     .await;
 }
 
+/// Opens `/exec`, which says what it hears.
+async fn echo(hub: &Hub, user: &str) -> TokioIo<hyper::upgrade::Upgraded> {
+    let mut connection = hub.http(hub.user(user, "dev")).await;
+    let mut exec = request(&direct(CLUSTER, "/exec"));
+    exec.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    exec.headers_mut().insert("upgrade", "SPDY/3.1".parse().unwrap());
+    let response = connection.send_request(exec).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+}
+
+/// Writes until nothing more is taken, which is so once everything on the way is full.
+async fn fill(writer: &mut (impl AsyncWrite + Unpin)) {
+    let piece = [0; 64 << 10];
+    while tokio::time::timeout(QUICK, writer.write(&piece))
+        .await
+        .is_ok_and(|written| written.is_ok())
+    {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_taken_out_is_cut_though_it_reads_nothing() {
+    let (hub, (api, events)) = (Hub::start().await, api_server().await);
+    let agent = hub.join(CLUSTER, api).await;
+    hub.let_in(&["bob", "zoe"]);
+    // One says nothing, one sends and reads nothing, one follows and reads nothing, one is still answered.
+    let idle = echo(&hub, "bob").await;
+    let mut deaf = echo(&hub, "bob").await;
+    fill(&mut deaf).await;
+    let watch = hub.get(hub.user("bob", "dev"), &direct(CLUSTER, "/watch?watch=true")).await;
+    let long: &str = "an event ".repeat(1 << 20).leak();
+    (0..8).for_each(|_| events.send(long).unwrap());
+    let mut waiting = hub.http(hub.user("bob", "dev")).await;
+    let waiting = tokio::spawn(async move { waiting.send_request(request(&direct(CLUSTER, "/hang"))).await.unwrap() });
+    let mut stays = echo(&hub, "zoe").await;
+    until("all of them go on", || agent.handle.open_streams() == 6).await;
+    hub.let_in(&["zoe"]);
+    until("the streams of bob are free", || agent.handle.open_streams() == 2).await;
+    let (code, message) = status(waiting.await.unwrap()).await;
+    assert!(code == 403 && message.contains("ended while it waited"), "{code} {message}");
+    let mut echoed = [0; 4];
+    stays.write_all(b"zoe!").await.unwrap();
+    tokio::time::timeout(PATIENCE, stays.read_exact(&mut echoed))
+        .await
+        .unwrap()
+        .unwrap();
+    for mut cut in [idle, deaf] {
+        let read = async { while cut.read(&mut [0; 64 << 10]).await.is_ok_and(|length| length > 0) {} };
+        tokio::time::timeout(PATIENCE, read).await.expect("the connection is closed");
+    }
+    drop(watch);
+}
+
 #[tokio::test]
 async fn an_upgrade_that_is_refused_closes_both_sides() {
     let (hub, (api, _events)) = (Hub::start().await, api_server().await);

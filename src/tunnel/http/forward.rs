@@ -12,9 +12,11 @@ use hyper::service::HttpService;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{Body, BoxError, hand_over, headers, stream};
+use super::splice::hand_over_until;
+use super::{Body, BoxError, headers, stream};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEADER_BYTES: usize = 256 << 10;
@@ -33,7 +35,21 @@ pub enum ForwardError {
 /// Sends a request over its own connection and gives the answer as it comes. The request's URI may be absolute; its headers go out as
 /// they are, so remove what may not pass before. An upgrade that is answered with 101 goes on in a task until both ends are
 /// done; one that is answered otherwise closes both sides.
-pub async fn forward<IO, B>(io: IO, mut request: Request<B>) -> Result<Response<Body>, ForwardError>
+pub async fn forward<IO, B>(io: IO, request: Request<B>) -> Result<Response<Body>, ForwardError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    forward_until(io, request, CancellationToken::new()).await
+}
+
+/// The same, and the connection ends with the token, at once and whatever its reader and its writer do: they may both stand still.
+pub async fn forward_until<IO, B>(
+    io: IO,
+    mut request: Request<B>,
+    ended: CancellationToken,
+) -> Result<Response<Body>, ForwardError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -43,20 +59,28 @@ where
     to_origin_form(&mut request);
     let (mut sender, connection) = client::Builder::new().handshake(TokioIo::new(io)).await?;
     // Ends with the answer's body, with its reader, or as the connection that is handed over.
+    let until = ended.clone();
     tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            debug!(error = %error, "a forwarded connection ended early");
+        tokio::select! {
+            ended = connection.with_upgrades() => if let Err(error) = ended {
+                debug!(error = %error, "a forwarded connection ended early");
+            },
+            () = until.cancelled() => debug!("a forwarded connection was cut"),
         }
     });
     let response = sender.send_request(request.map(stream)).await?;
-    answer(response, caller)
+    answer(response, caller, ended)
 }
 
-fn answer(mut response: Response<Incoming>, caller: Option<OnUpgrade>) -> Result<Response<Body>, ForwardError> {
+fn answer(
+    mut response: Response<Incoming>,
+    caller: Option<OnUpgrade>,
+    ended: CancellationToken,
+) -> Result<Response<Body>, ForwardError> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     match caller {
         Some(caller) if switched => {
-            hand_over(caller, hyper::upgrade::on(&mut response));
+            hand_over_until(caller, hyper::upgrade::on(&mut response), ended);
             return Ok(response.map(stream));
         }
         None if switched => return Err(ForwardError::UnaskedUpgrade),

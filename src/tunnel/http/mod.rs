@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
-pub use forward::{ForwardError, forward, serve};
+pub use forward::{ForwardError, forward, forward_until, serve};
 pub use headers::{asks_for_upgrade, remove_caller_credentials, remove_hop_by_hop};
 pub use splice::{hand_over, splice};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How long one side of a handed-over connection may go on after the other has finished.
@@ -15,15 +16,26 @@ const PIECE: usize = 16 << 10;
 
 /// Hands two upgraded connections over to each other in a task that ends with them.
 pub fn hand_over(caller: OnUpgrade, upstream: OnUpgrade) {
+    hand_over_until(caller, upstream, CancellationToken::new());
+}
+
+/// The same, and both end with the token.
+pub(super) fn hand_over_until(caller: OnUpgrade, upstream: OnUpgrade, ended: CancellationToken) {
     tokio::spawn(async move {
-        let (caller, upstream) = match tokio::try_join!(caller, upstream) {
-            Ok(both) => both,
-            Err(error) => return debug!(error = %error, "an upgraded connection was not handed over"),
-        };
-        if let Err(error) = splice(TokioIo::new(caller), TokioIo::new(upstream), LINGER).await {
-            debug!(error = %error, "an upgraded connection ended early");
+        if ended.run_until_cancelled(join(caller, upstream)).await.is_none() {
+            debug!("an upgraded connection was cut");
         }
     });
+}
+
+async fn join(caller: OnUpgrade, upstream: OnUpgrade) {
+    let (caller, upstream) = match tokio::try_join!(caller, upstream) {
+        Ok(both) => both,
+        Err(error) => return debug!(error = %error, "an upgraded connection was not handed over"),
+    };
+    if let Err(error) = splice(TokioIo::new(caller), TokioIo::new(upstream), LINGER).await {
+        debug!(error = %error, "an upgraded connection ended early");
+    }
 }
 
 /// Copies both ways until both ends are done. When one end has finished, the other may go on for `linger`: a peer that never

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use branchline::core::access::attributes::ClusterNames;
+use branchline::core::access::rbac::{AccessKey, AccessObjects, Binding, Policy, PolicyRule, Role, Subject};
 use branchline::core::access::{ADMINS, KeyDigest, Refusal};
 use branchline::core::ids::ClusterId;
 use branchline::hub::acceptor::{Acceptor, Session, Sessions};
@@ -15,6 +16,7 @@ use branchline::hub::ca::{CertificateAuthority, CertificateRequest, DEFAULT_LIFE
 use branchline::hub::gate::Gate;
 use branchline::hub::listener::{Application, Peer, PortSettings, serve};
 use branchline::hub::proxy::{Lookup, Proxy, Tunnels};
+use branchline::hub::revision::Revision;
 use branchline::hub::socket_path::{self, SocketPath};
 use branchline::hub::tls;
 use branchline::tunnel::dial::{DialError, HubAddress, connect, dial};
@@ -47,6 +49,7 @@ pub(crate) struct Hub {
     pub(crate) authority: CertificateAuthority,
     pub(crate) address: SocketAddr,
     registry: Arc<Registry>,
+    revisions: watch::Sender<Arc<Revision>>,
     pub(crate) stop: CancellationToken,
     pub(crate) served: tokio::task::JoinHandle<()>,
     _directory: tempfile::TempDir,
@@ -152,23 +155,56 @@ impl Hub {
         let registry = Arc::new(Registry::default());
         let stop = CancellationToken::new();
         // Without RBAC objects: only administrators are let in.
-        let (_, revisions) = watch::channel(Arc::default());
+        let (publish, revisions) = watch::channel(Arc::default());
+        let gate = Arc::new(Gate::new(revisions, Authentication::default()));
+        tokio::spawn(Arc::clone(&gate).enforce(stop.clone()));
         let routes = Arc::new(Routes {
             acceptor: Acceptor::new(Arc::clone(&registry), settings, stop.clone()),
-            proxy: Proxy::new(
-                Arc::clone(&registry),
-                Arc::new(Gate::new(revisions, Authentication::default())),
-            ),
+            proxy: Proxy::new(Arc::clone(&registry), gate),
         });
         let served = tokio::spawn(serve(listener, config, authenticator, routes, port, stop.clone()));
         Hub {
             authority,
             address,
             registry,
+            revisions: publish,
             stop,
             served,
             _directory: directory,
         }
+    }
+
+    /// From now on these users, and nobody else besides administrators, may do everything.
+    pub(crate) fn let_in(&self, users: &[&str]) {
+        let key = |kind: &str| AccessKey {
+            kind: kind.to_owned(),
+            namespace: String::new(),
+            name: "everything".to_owned(),
+        };
+        let all = || vec!["*".to_owned()];
+        let role = Role {
+            rules: vec![PolicyRule {
+                verbs: all(),
+                api_groups: all(),
+                resources: all(),
+                resource_names: Vec::new(),
+                non_resource_urls: all(),
+            }],
+            ..Role::default()
+        };
+        let binding = Binding {
+            subjects: users.iter().map(|user| Subject::User((*user).to_owned())).collect(),
+            role: key("ClusterRole"),
+        };
+        let objects = AccessObjects {
+            roles: [(key("ClusterRole"), Arc::new(role))].into(),
+            bindings: [(key("ClusterRoleBinding"), Arc::new(binding))].into(),
+        };
+        let revision = Revision {
+            policy: Arc::new(Policy::new(&objects)),
+            ..Revision::default()
+        };
+        self.revisions.send_replace(Arc::new(revision));
     }
 
     pub(crate) fn hub_address(&self) -> HubAddress {
