@@ -30,7 +30,7 @@ use crate::core::selector::Labels;
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
 use crate::wire;
-use crate::wire::content::{ContentError, pack};
+use crate::wire::content::{ContentError, pack, split_too_large};
 use crate::wire::control::{Offer, ToAgent, ToHub};
 
 /// Answers that an agent may wait for at once; a correct one waits for one or two.
@@ -328,6 +328,8 @@ impl Outgoing {
             ObjectId::EMPTY_TREE => Vec::new(),
             tree => self.context.read(move || delivery::difference(&repo, base, tree)).await?,
         };
+        // What no message can carry must not end the tunnel each time that it is offered: the agent hears that it is missing when it asks.
+        let (objects, _) = split_too_large(objects);
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
         let offer = Offer {
             epoch: revision.epoch,
@@ -355,7 +357,12 @@ impl Outgoing {
         };
         let allowed = self.reachable(offered).await?;
         let repo = self.context.repo.clone();
-        let (found, missing) = self.context.read(move || delivery::wanted(&repo, &allowed, &ids)).await?;
+        let (found, mut missing) = self.context.read(move || delivery::wanted(&repo, &allowed, &ids)).await?;
+        let (found, too_large) = split_too_large(found);
+        if let Some(id) = too_large.first() {
+            warn!(cluster = %self.cluster, %id, "the offered tree has an object that is too large for any message; `git cat-file` shows it");
+        }
+        missing.extend(too_large);
         self.context.metrics.objects_sent.inc_by(found.len() as u64);
         let mut missing = Some(missing);
         let mut batches = pack(found)?;

@@ -59,6 +59,12 @@ pub enum ContentError {
     },
 }
 
+/// Takes out what no message can carry; the ids of that come back apart.
+pub fn split_too_large(objects: Vec<ContentObject>) -> (Vec<ContentObject>, Vec<ObjectId>) {
+    let (fitting, too_large): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.content.len() <= MAX_ATTACHMENT);
+    (fitting, too_large.into_iter().map(|object| object.id).collect())
+}
+
 /// Packs objects into as few messages as their order allows.
 pub fn pack(objects: impl IntoIterator<Item = ContentObject>) -> Result<Vec<Batch>, ContentError> {
     let mut batches: Vec<Batch> = Vec::new();
@@ -153,6 +159,14 @@ mod tests {
             .flat_map(|batch| unpack(&batch.objects, &batch.attachment.into()).unwrap())
             .collect();
         assert_eq!(unpacked, objects);
+    }
+
+    #[test]
+    fn what_no_message_can_carry_is_left_out() {
+        let (small, large) = (blob(b"one".to_vec()), blob(vec![7; MAX_ATTACHMENT + 1]));
+        assert!(pack([large.clone()]).is_err());
+        let (fitting, too_large) = split_too_large(vec![large.clone(), small.clone()]);
+        assert_eq!((fitting, too_large), (vec![small], vec![large.id]));
     }
 
     #[test]

@@ -156,6 +156,31 @@ fn contents(root: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
+fn an_object_that_no_api_server_takes_is_held() {
+    let case = Case::new();
+    let huge = subscription("web", &[], &[config_map_feed("web")]) + "---\n" + &config_map("web", &"x".repeat(4 << 20));
+    case.repo.push("huge", &[("web.yaml", &huge)]);
+    assert_eq!(case.only_error("web.yaml")["code"], "too-large");
+    case.state_stays();
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let case = Case::new();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut render = branchline(case.directory.path());
+    render
+        .arg("render")
+        .arg(case.source())
+        .arg("--clusters")
+        .arg(case.path("clusters.yaml"));
+    let output = render.stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the result cannot be written"), "{said}");
+}
+
+#[test]
 fn a_good_repository_renders_to_the_layout_and_again_to_the_same() {
     let case = Case::new();
     assert_eq!(case.check(), (Vec::new(), Some(0)));

@@ -30,6 +30,10 @@ pub const MANIFESTS: &str = "manifests";
 /// The directory of a Description's HelmReleases.
 pub const RELEASES: &str = "releases";
 
+/// The largest manifest that is rendered, bytes: a larger one no cluster would take. An API server reads at most 3 MiB of a request
+/// (`MaxRequestBodyBytes` in `k8s.io/apiserver/pkg/server/config.go`); etcd keeps half of that unless `--max-request-bytes` says more.
+pub const MAX_MANIFEST: usize = 3 << 20;
+
 /// What rendering one feed gave.
 #[derive(Debug)]
 pub struct Rendered {
@@ -153,11 +157,22 @@ pub fn render(feed: &Definition, overrides: &[Arc<Override>], settings: RenderSe
     match subject.finish() {
         Ok(mut value) => {
             strip_system_fields(&mut value);
-            rendered.manifest = Some(manifest(&value, &feed.object));
+            let manifest = manifest(&value, &feed.object);
+            match manifest.bytes.len() {
+                ..=MAX_MANIFEST => rendered.manifest = Some(manifest),
+                bytes => rendered.diagnostics.push(too_large(feed, bytes)),
+            }
         }
         Err(problem) => rendered.diagnostics.push(broken_chart(feed, &problem)),
     }
     rendered
+}
+
+fn too_large(feed: &Definition, bytes: usize) -> Diagnostic {
+    let message =
+        format!("the object has {bytes} bytes after its overrides, more than the {MAX_MANIFEST} that an API server takes");
+    let hint = "split it, or keep large data out of it; until then the last result stays";
+    feed.locate(Diagnostic::error("too-large", message).hint(hint), "")
 }
 
 fn broken_chart(feed: &Definition, problem: &ChartProblem) -> Diagnostic {
