@@ -22,7 +22,7 @@ use tracing::error;
 
 use self::problems::Problems;
 pub use self::pushing::Pushed;
-use self::pushing::Pushing;
+use self::pushing::{Pushing, Written};
 use self::rights::Rights;
 use super::data::AccessFile;
 use super::live_facts::LiveFacts;
@@ -219,7 +219,7 @@ impl Writer {
     /// accepted last.
     fn publish_state(&mut self) {
         if self.is_pushed(self.head) {
-            self.deliver();
+            self.deliver_head();
         }
         self.revisions.send_replace(Arc::new(Revision {
             commit: self.head,
@@ -363,7 +363,7 @@ impl Writer {
             self.push();
         }
         if self.delivered != self.head && self.is_pushed(self.head) {
-            self.deliver();
+            self.deliver_head();
         }
         self.publish(None);
     }
@@ -449,7 +449,7 @@ impl Writer {
                 self.problems.writing = None;
                 self.state = Arc::new(outcome.state.clone());
                 if follows || self.is_pushed(self.head) {
-                    self.deliver();
+                    self.deliver_head();
                 }
                 self.push();
                 self.publish(Some(&outcome));
@@ -477,12 +477,31 @@ impl Writer {
         self.trees = TreeBuilder::default();
     }
 
+    /// What was written last.
+    fn written(&self) -> Option<Written> {
+        self.head.map(|commit| Written {
+            commit,
+            generation: self.generation,
+            state: Arc::clone(&self.state),
+        })
+    }
+
     /// What agents are offered becomes what was written last.
-    fn deliver(&mut self) {
-        self.delivered = self.head;
-        follow_trees(&mut self.delivery.1, &self.delivered_state, &self.state);
-        self.delivery.0 = self.generation;
-        self.delivered_state = Arc::clone(&self.state);
+    fn deliver_head(&mut self) {
+        if let Some(written) = self.written() {
+            self.deliver(written);
+        }
+    }
+
+    /// What agents are offered becomes this, unless they were offered something newer.
+    fn deliver(&mut self, written: Written) {
+        if written.generation < self.delivery.0 {
+            return;
+        }
+        self.delivered = Some(written.commit);
+        follow_trees(&mut self.delivery.1, &self.delivered_state, &written.state);
+        self.delivery.0 = written.generation;
+        self.delivered_state = written.state;
     }
 
     fn publish(&self, outcome: Option<&Outcome>) {
