@@ -129,7 +129,7 @@ impl Args {
             (self.branch.as_deref().unwrap_or("main"), "branch"),
             (self.state_branch.as_str(), "state-branch"),
         ] {
-            if !git2::Reference::is_valid_name(&format!("refs/heads/{name}")) {
+            if !crate::git::is_branch_name(name) {
                 return Err(CliError::usage(
                     format!("--{option} {name:?} is not a branch name"),
                     "see git check-ref-format",

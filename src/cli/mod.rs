@@ -90,7 +90,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let mut out = Output::new();
-    match run(cli.command, &mut out) {
+    match run(cli.command, &mut out).and_then(|code| out.finish().map(|()| code)) {
         Ok(code) => code,
         Err(error) => {
             out.problem(&error);

@@ -12,6 +12,8 @@ use super::CliError;
 pub(super) struct Output {
     colours: bool,
     result_colours: bool,
+    /// What kept a result from being written whole.
+    broken: Option<io::Error>,
 }
 
 impl Output {
@@ -21,17 +23,40 @@ impl Output {
         Output {
             colours: wanted && io::stderr().is_terminal(),
             result_colours: wanted && io::stdout().is_terminal(),
+            broken: None,
         }
     }
 
-    /// A line of the result. A reader that has gone away (`| head`) is not a failure.
+    /// A line of the result.
     pub(super) fn line(&mut self, text: &str) {
-        let _ = writeln!(io::stdout(), "{text}");
+        let written = writeln!(io::stdout(), "{text}");
+        self.note_written(written);
     }
 
     /// Text of the result as it is.
     pub(super) fn text(&mut self, text: &str) {
-        let _ = io::stdout().write_all(text.as_bytes());
+        let written = io::stdout().write_all(text.as_bytes());
+        self.note_written(written);
+    }
+
+    /// A reader that has gone away (`| head`) has what it wanted; anything else leaves a result that is not whole.
+    fn note_written(&mut self, written: io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.broken.get_or_insert(error);
+        }
+    }
+
+    /// The end of the result: fails if not all of it was written.
+    pub(super) fn finish(&mut self) -> Result<(), CliError> {
+        let flushed = io::stdout().flush();
+        self.note_written(flushed);
+        let hint = "what was written is not whole: is the disk full?";
+        match self.broken.take() {
+            Some(error) => Err(CliError::failed("the result cannot be written", hint).because(error)),
+            None => Ok(()),
+        }
     }
 
     /// A unified diff as a result.

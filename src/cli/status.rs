@@ -39,7 +39,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let wrong = !problems.is_empty() || diagnostics.iter().any(Diagnostic::is_error);
+        let failing = status["failing"]["count"].as_u64().unwrap_or_default();
+        let wrong = !problems.is_empty() || failing > 0 || diagnostics.iter().any(Diagnostic::is_error);
         if args.output == Format::Json {
             out.line(&status.to_string());
         } else {
@@ -106,7 +107,27 @@ fn print(status: &Value, diagnostics: &[Diagnostic], problems: &[&str], out: &mu
     for pending in status["pending"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         out.line(&format!("pending: {pending}"));
     }
+    print_failing(&status["failing"], out);
     problems.iter().for_each(|problem| out.line(&format!("problem: {problem}")));
     out.diagnostics(diagnostics);
     out.note("next: kubectl get managedclusters,subscriptions,descriptions -A");
+}
+
+/// What agents could not apply.
+fn print_failing(failing: &Value, out: &mut Output) {
+    let first = failing["first"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for description in first {
+        let text = |field: &str| description[field].as_str().unwrap_or_default();
+        let (cluster, name, reason) = (text("cluster"), text("description"), text("reason"));
+        out.line(&format!("failing: cluster {cluster}, Description {name}: {reason}"));
+    }
+    let more = failing["count"]
+        .as_u64()
+        .unwrap_or_default()
+        .saturating_sub(first.len() as u64);
+    if more > 0 {
+        out.line(&format!(
+            "failing: {more} more Descriptions; kubectl get descriptions -A shows them all"
+        ));
+    }
 }

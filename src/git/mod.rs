@@ -19,6 +19,11 @@ pub use read::Contents;
 pub use url::{InvalidUrl, RepositoryUrl};
 pub use write::{Commit, CommitInfo, WriteError};
 
+/// Whether git takes this as a branch's name.
+pub fn is_branch_name(name: &str) -> bool {
+    git2::Reference::is_valid_name(&format!("refs/heads/{name}"))
+}
+
 /// A repository on this machine. `Repository` handles are opened per operation, because a long-lived one keeps deleted packs open
 /// (rust-lang/git2-rs#904).
 #[derive(Debug, Clone)]

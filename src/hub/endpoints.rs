@@ -29,7 +29,9 @@ use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
 use crate::core::ids::ClusterId;
 use crate::core::registration::{Edit, Edited, approval, called};
+use crate::core::state::State;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
+use crate::core::status::Phase;
 use crate::core::text::cut;
 use crate::tunnel::http::{Body, full};
 
@@ -41,6 +43,8 @@ pub const ADMIN_PATH: &str = "/apis/branchline.io/v1alpha1/";
 const BODY_LIMIT: usize = 256 << 10;
 /// The longest description of a token.
 const MAX_DESCRIPTION: usize = 253;
+/// Most Descriptions that could not be applied which the status names; it counts them all.
+const FAILING_SHOWN: usize = 20;
 
 /// Answers registrations and administration.
 #[derive(Debug)]
@@ -306,7 +310,24 @@ impl Endpoints {
             "pending": revision.pending.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "clusters": clusters.collect::<Vec<_>>(),
             "waiting": revision.state.registrations.clusters.values().filter_map(waiting).collect::<Vec<_>>(),
+            "failing": self.failing(&revision.state),
         })
+    }
+
+    /// Descriptions that could not be applied: how many, and the first of them with object and reason.
+    fn failing(&self, state: &State) -> Value {
+        let (mut count, mut first) = (0, Vec::new());
+        for record in state.managed_clusters.values() {
+            let live = record.cluster.id.as_ref().and_then(|id| self.registry.get(id));
+            let descriptions = live.map(|live| Arc::clone(&live.descriptions)).unwrap_or_default();
+            for report in descriptions.values().filter(|report| report.phase == Phase::Failure) {
+                count += 1;
+                if first.len() < FAILING_SHOWN {
+                    first.push(json!({"cluster": record.cluster.name, "description": report.name, "reason": report.reason}));
+                }
+            }
+        }
+        json!({"count": count, "first": first})
     }
 }
 

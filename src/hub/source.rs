@@ -62,6 +62,14 @@ pub enum SourceError {
     /// The local copy cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// People push to the branch that only the hub may write.
+    #[error(
+        "the source branch and the state branch are both {branch}; the hub writes the state branch alone: name another with --state-branch"
+    )]
+    SameBranch {
+        /// The branch.
+        branch: String,
+    },
     /// Somebody else pushed to the state branch.
     #[error(
         "foreign commit on branch {branch} of {url}: found {found}, this hub has {mine}, which does not follow from it. Stop the other \
@@ -254,6 +262,16 @@ pub fn open_state(
         Some(RepositoryUrl::Local(path)) => (Repo::open(path)?, None),
         Some(url) => (Repo::init_bare(&data.join("state.git"))?, Some(url.clone())),
     };
+    // Only now it is known which branch is the source's default one.
+    let is_same_repository = match (&url, &source.remote) {
+        (Some(url), Some(remote)) => *url == remote.url,
+        (None, None) => repo.path() == source.repo.path(),
+        _ => false,
+    };
+    if is_same_repository && source.branch == branch {
+        let branch = branch.to_owned();
+        return Err(SourceError::SameBranch { branch });
+    }
     let remote = url.map(|url| Remote::new(&url, &repo, &reference, &tracking)).transpose()?;
     let state = StateRepository { repo, reference, remote };
     adopt_remote_state(&state)?;

@@ -252,6 +252,9 @@ fn an_object_that_the_api_server_rejects_is_reported_and_the_others_are_applied(
     });
     let text = failed["status"].to_string();
     assert!(text.contains("bad") && text.contains("700000"), "{text}");
+    let status = fleet.hub.command(&["status"]).fails_with(1);
+    let line = "failing: cluster a, Description shop.mixed: 1 of 2 objects failed; Service shop/bad: ";
+    assert!(status.contains(line) && status.contains("700000"), "{status}");
 
     let mended = subscription("mixed", &[], &[config_map_feed("beside")]) + "---\n" + &config_map("beside", "mended");
     fleet.repo.push("mended", &[("mixed.yaml", &mended)]);
@@ -260,6 +263,8 @@ fn an_object_that_the_api_server_rejects_is_reported_and_the_others_are_applied(
         let list: Value = fleet.hub.get(descriptions).unwrap_or_default();
         holds(!list.to_string().contains("\"Failure\""), format!("{list:#}"))
     });
+    let status = fleet.hub.command(&["status"]).ok();
+    assert!(!status.contains("failing"), "{status}");
 }
 
 #[test]

@@ -272,6 +272,65 @@ async fn what_must_be_pushed_first_is_delivered_once_the_remote_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_branch_of_the_source_is_never_the_state_branch() {
+    let (source, home) = (source(), home());
+    for remote in [false, true] {
+        let mut config = config(&source, &home);
+        config.state_branch = "main".to_owned();
+        if remote {
+            config.source = RepositoryUrl::Remote(source.bare().display().to_string());
+        }
+        let error = WholeHub::try_start(config).await.err().expect("it does not start");
+        let said = branchline::core::text::with_causes(&error);
+        assert!(said.contains("both main") && said.contains("--state-branch"), "{said}");
+    }
+    let copy = home.path().join("data/repository.git");
+    assert!(!copy.join("refs/heads/main").exists(), "nothing was taken for its own");
+}
+
+/// From now on each push waits in the remote until somebody makes the directory that this gives back.
+fn hold_pushes(remote: &GitRepo) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let hook = remote.bare().join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\nuntil rmdir pass 2>/dev/null; do sleep 0.02; done\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    remote.bare().join("pass")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_come_faster_than_pushes_do_not_hold_up_what_is_pushed() {
+    let (source, remote, home) = (source(), GitRepo::empty(), home());
+    let hub = WholeHub::start(with_remote(config(&source, &home), &remote.bare())).await;
+    let (_, _, mut agent) = join(&hub).await;
+    agent.offer().await;
+    hub.until("everything is pushed", |status| status["unpushed"].is_null()).await;
+    let pass = hold_pushes(&remote);
+    source.push("second", &[("web.yaml", &shop(2))]);
+    agent.offer().await;
+    let mut before = hub.status().await["generation"].as_u64().unwrap();
+    for value in 3..6 {
+        // Written while the push of the one before is under way.
+        source.push("next", &[("web.yaml", &shop(value))]);
+        let written = hub
+            .until("the next one is written", |status| {
+                status["generation"].as_u64() > Some(before) && status["unpushed"][0] == json!(2)
+            })
+            .await;
+        std::fs::create_dir(&pass).unwrap();
+        hub.until("the one before is pushed", |status| status["unpushed"][0] == json!(1))
+            .await;
+        if value > 3 {
+            assert_eq!(agent.offer().await.generation, before, "what is pushed is delivered");
+        }
+        before = written["generation"].as_u64().unwrap();
+    }
+    std::fs::create_dir(&pass).unwrap();
+    assert_eq!(agent.offer().await.generation, before);
+    hub.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_of_somebody_else_on_the_remote_stops_the_writing() {
     let (source, remote, home) = (source(), GitRepo::empty(), home());
     let hub = WholeHub::start(with_remote(config(&source, &home), &remote.bare())).await;
