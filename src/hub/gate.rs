@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures::StreamExt as _;
 use http::{HeaderMap, Method, Request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +20,6 @@ use crate::core::access::{Need, Refusal, User};
 
 /// How often credentials are looked at again while nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How many clusters are asked at the same time whether a sender still is who it was.
-const ASKED_AT_ONCE: usize = 8;
 
 /// Lets requests in.
 #[derive(Debug)]
@@ -124,11 +121,13 @@ impl Gate {
     pub async fn ask_again(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let callers = self.leases.callers();
-            let asked = futures::stream::iter(&callers)
-                .for_each_concurrent(ASKED_AT_ONCE, |caller| self.authentication.ask_again(caller));
+            let round = async {
+                self.authentication.ask_again(&callers).await;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = async { asked.await; tokio::time::sleep(LOOK_AGAIN).await } => {}
+                () = round => {}
             }
         }
     }

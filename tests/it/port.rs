@@ -17,7 +17,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::port::{CLUSTER, Hub, OFFLINE, OTHER, PATIENCE, api_server, direct, introduce, request, status, text, until};
+use crate::support::port::{
+    CLUSTER, Hub, OFFLINE, OTHER, PATIENCE, ROBOT, account_token, api_server, direct, introduce, request, status, text, until,
+};
 
 #[tokio::test]
 async fn a_request_reaches_the_cluster_as_its_user() {
@@ -227,6 +229,36 @@ async fn who_is_taken_out_is_cut_though_it_reads_nothing() {
         tokio::time::timeout(PATIENCE, read).await.expect("the connection is closed");
     }
     drop(watch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_hangs_keeps_nobody_of_another_one_waiting() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _agents = (
+        hub.join(CLUSTER, api).await,
+        hub.join(OTHER, silent.local_addr().unwrap()).await,
+    );
+    hub.let_in(&[&format!("system:serviceaccount:{ROBOT}")]);
+    let ask = async |cluster: &str, account: &str| {
+        let mut asked = request(&direct(cluster, "/api"));
+        let bearer = format!("Bearer {}", account_token(account)).parse().unwrap();
+        asked.headers_mut().insert("authorization", bearer);
+        hub.http(hub.client(None)).await.send_request(asked).await.unwrap()
+    };
+    let made_up: Vec<String> = (0..40).map(|number| format!("a:{number}")).collect();
+    let mut hanging: Vec<_> = made_up.iter().map(|account| Box::pin(ask(OTHER, account))).collect();
+    for _ in 0..10 {
+        for asked in &mut hanging {
+            assert!(futures::poll!(asked).is_pending());
+        }
+        tokio::time::sleep(QUICK / 10).await;
+    }
+    assert_eq!(ask(CLUSTER, ROBOT).await.status(), StatusCode::OK);
+    // What is said of a token that nobody knows does not tell which clusters there are.
+    let (code, unknown) = status(ask(CLUSTER, "a:unknown").await).await;
+    assert_eq!((code, &unknown), (401, &status(ask(OFFLINE, "a:unknown").await).await.1));
+    assert!(unknown.contains("no cluster vouches"), "{unknown}");
 }
 
 #[tokio::test]

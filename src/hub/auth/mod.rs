@@ -7,6 +7,7 @@
 //! else ─► nobody: 401
 //! ```
 
+mod account_words;
 mod accounts;
 mod certificate;
 mod issuer;
@@ -146,12 +147,8 @@ impl Authentication {
     }
 
     async fn by_account(&self, token: &str, end: Option<SystemTime>, child: Option<Child>) -> Result<Caller, Anonymity> {
-        let foreign = "is a ServiceAccount's, which counts for its own cluster alone, while that is connected";
-        let account = AccountToken {
-            child: child.ok_or_else(|| Anonymity::Token(foreign.to_owned()))?,
-            token: token.to_owned(),
-            end,
-        };
+        let child = child.ok_or_else(accounts::not_vouched_for)?;
+        let account = AccountToken::new(child, token, end);
         Ok(Caller {
             user: self.accounts.user(&account).await?,
             proof: Proof::Account(account),
@@ -167,16 +164,17 @@ impl Authentication {
                 let stands = self.tokens.as_ref().is_some_and(|tokens| tokens.still_has(digest, token));
                 stands && !token.has_expired(now)
             }
-            Proof::Account(account) => account.end.is_none_or(|end| now <= end) && self.accounts.still_holds(account),
+            Proof::Account(account) => account.end.is_none_or(|end| now <= end) && account.still_holds(),
         }
     }
 
-    /// Asks once more about what only somebody else can tell.
-    pub async fn ask_again(&self, caller: &Caller) {
-        if let Proof::Account(account) = &caller.proof {
-            // What came of it is what `still_holds` goes by.
-            let _ = self.accounts.user(account).await;
-        }
+    /// Asks once more about what only somebody else can tell; what comes of it is what `still_holds` goes by.
+    pub async fn ask_again(&self, callers: &[Caller]) {
+        let accounts = callers.iter().filter_map(|caller| match &caller.proof {
+            Proof::Account(account) => Some(account.clone()),
+            Proof::Until(_) | Proof::Static(..) | Proof::Nothing => None,
+        });
+        self.accounts.ask_again(accounts).await;
     }
 
     /// Takes what has changed outside.

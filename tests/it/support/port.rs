@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use branchline::core::access::attributes::ClusterNames;
 use branchline::core::access::rbac::{AccessKey, AccessObjects, Binding, Policy, PolicyRule, Role, Subject};
 use branchline::core::access::{ADMINS, KeyDigest, Refusal};
@@ -351,6 +352,10 @@ pub(crate) async fn serve_proxied(mut stream: TunnelStream, api: SocketAddr) {
         let header = header.clone();
         async move {
             request.headers_mut().insert("impersonate-user", header.user.parse().unwrap());
+            if let Some(token) = header.credential.and_then(|credential| credential.token) {
+                let bearer = format!("Bearer {token}").parse().unwrap();
+                request.headers_mut().insert("authorization", bearer);
+            }
             for group in &header.groups {
                 request.headers_mut().append("impersonate-group", group.parse().unwrap());
             }
@@ -374,6 +379,15 @@ pub(crate) async fn api_server() -> (SocketAddr, mpsc::UnboundedSender<&'static 
         }
     });
     (address, events)
+}
+
+/// Namespace and name of the ServiceAccount that the API server knows.
+pub(crate) const ROBOT: &str = "a:robot";
+
+/// A token that says to be a ServiceAccount's.
+pub(crate) fn account_token(account: &str) -> String {
+    let claims = json!({"sub": format!("system:serviceaccount:{account}")}).to_string();
+    format!("e30.{}.x", BASE64_URL_SAFE_NO_PAD.encode(claims))
 }
 
 pub(crate) type Events = Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<&'static str>>>;
@@ -402,6 +416,13 @@ pub(crate) async fn respond(mut request: Request<Incoming>, events: Events) -> R
                 .header("connection", "Upgrade")
                 .header("upgrade", "SPDY/3.1");
             Ok(response.body(full("")).unwrap())
+        }
+        "/apis/authentication.k8s.io/v1/selfsubjectreviews" => {
+            let good = format!("Bearer {}", account_token(ROBOT));
+            let is_good = request.headers().get("authorization").is_some_and(|sent| *sent == *good);
+            let status = json!({"status": {"userInfo": {"username": format!("system:serviceaccount:{ROBOT}")}}});
+            let response = Response::builder().status(if is_good { 201 } else { 401 });
+            Ok(response.body(full(status.to_string())).unwrap())
         }
         "/forbidden" => Ok(Response::builder().status(403).body(full("no")).unwrap()),
         "/hang" => std::future::pending().await,
