@@ -24,7 +24,7 @@ pub(super) struct Share {
 }
 
 /// A cluster that takes part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Member<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) candidate: usize,
@@ -119,15 +119,14 @@ impl<'r, 'a> Divider<'r, 'a> {
     }
 
     fn run(&self, candidates: &[Candidate<'a>]) -> Draft {
-        let mut members: Vec<Member<'a>> = candidates
-            .iter()
-            .enumerate()
-            .filter_map(|(at, it)| self.member(at, it))
-            .collect();
-        let groups = self.groups(candidates, &members);
-        members.retain(|member| groups.as_ref().is_none_or(|groups| groups.taken[member.candidate]));
+        let members = candidates.iter().enumerate();
+        let members: Vec<Member<'a>> = members.filter_map(|(at, it)| self.member(at, it)).collect();
+        let members = match self.request.subscription.by_sub_group {
+            true => self.select_by_groups(candidates, &members),
+            false => self.select(members),
+        };
         let mut draft = Draft::default();
-        let division = self.divide(self.select(members), &mut draft);
+        let division = self.divide(members, &mut draft);
         draft.outcomes = self.outcomes(candidates, &division, &mut draft.remarks);
         self.write_shares(&division, &mut draft);
         self.strand(candidates, &division, &mut draft);
@@ -160,15 +159,46 @@ impl<'r, 'a> Divider<'r, 'a> {
         hard.all(|constraint| cluster.labels.contains_key(&constraint.key))
     }
 
-    fn groups(&self, candidates: &[Candidate<'_>], members: &[Member<'_>]) -> Option<subgroup::Groups> {
-        let roomy: BTreeSet<usize> = members
-            .iter()
-            .filter(|member| member.room() > 0)
-            .map(|member| candidates[member.candidate].position)
-            .collect();
-        let fits = |candidate: &Candidate<'_>| roomy.contains(&candidate.position);
-        let by_sub_group = self.request.subscription.by_sub_group;
-        by_sub_group.then(|| subgroup::pick(self.request, candidates, false, &fits))
+    /// What the groups take and replicas need. While nothing waits, nobody comes and takes the place of another; and a cluster that a group takes
+    /// and that then gets nothing has taken nobody's place either: the groups choose again without it.
+    fn select_by_groups(&self, candidates: &[Candidate<'_>], members: &[Member<'a>]) -> Vec<Member<'a>> {
+        let (settled, _) = self.select_among(candidates, members, &BTreeSet::new());
+        if !(0..self.workloads.len()).any(|feed| self.waits(feed, &settled)) {
+            return settled;
+        }
+        let with_room = members.iter().filter(|member| member.room() > 0);
+        let mut newcomers: BTreeSet<usize> = with_room.map(|member| candidates[member.candidate].position).collect();
+        loop {
+            let (selected, idle) = self.select_among(candidates, members, &newcomers);
+            if idle.is_empty() {
+                return selected;
+            }
+            newcomers.retain(|position| !idle.contains(position));
+        }
+    }
+
+    /// What the groups take of the clusters that are bound and of newcomers (positions in the fleet), as far as it is needed; and the newcomers
+    /// that took a place from one that is bound, although they are not needed.
+    fn select_among(
+        &self,
+        candidates: &[Candidate<'_>],
+        members: &[Member<'a>],
+        newcomers: &BTreeSet<usize>,
+    ) -> (Vec<Member<'a>>, BTreeSet<usize>) {
+        let fits = |candidate: &Candidate<'_>| newcomers.contains(&candidate.position);
+        let groups = subgroup::pick(self.request, candidates, false, &fits);
+        let (taken, left): (Vec<Member<'a>>, Vec<Member<'a>>) =
+            members.iter().cloned().partition(|member| groups.taken[member.candidate]);
+        let came = taken.iter().filter(|member| !member.bound);
+        let mut idle: BTreeSet<usize> = came.map(|member| candidates[member.candidate].position).collect();
+        let selected = self.select(taken);
+        for member in &selected {
+            idle.remove(&candidates[member.candidate].position);
+        }
+        if !left.iter().any(|member| member.bound) {
+            idle.clear();
+        }
+        (selected, idle)
     }
 
     /// The members that are bound and those that join: only where replicas wait for room or clusters are too few.

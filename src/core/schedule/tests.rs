@@ -325,6 +325,26 @@ fn groups_prefer_clusters_without_avoided_taints() {
 }
 
 #[test]
+fn a_cluster_that_gets_nothing_takes_nobodys_place_in_a_group() {
+    let mut groups = dynamic(&json!({"strategy": "Spread"}));
+    groups["schedulingBySubGroup"] = json!(true);
+    groups["subscribers"] = json!([
+        {"clusterAffinity": {"matchLabels": {"zone": "x"}}, "subGroupStrategy": {"minClusters": 2}},
+        {"clusterAffinity": {}, "subGroupStrategy": {"minClusters": 3}}]);
+    let static_dividing = json!({"schedulingStrategy": "Dividing"});
+    let mut scene = Scene::new(&static_dividing, 9, &["a zone=y", "b zone=x", "c zone=y"]);
+    assert_eq!(scene.place().shares(), "a:3 b:3 c:3");
+    scene.add("a zone=y busy!PreferNoSchedule");
+    scene.add("d cpu:1 zone=x");
+    scene.change(&groups, 0);
+    assert_eq!(
+        scene.place().shares(),
+        "a:0 b:0 c:0",
+        "d is in both groups, but nothing is left for it"
+    );
+}
+
+#[test]
 fn spread_divides_the_difference_by_room() {
     let spec = dynamic(&json!({"strategy": "Spread"}));
     let mut scene = Scene::new(&spec, 6, &["a cpu:10", "b cpu:20"]);
