@@ -66,6 +66,8 @@ pub(crate) struct HubCore {
     trees: TreeBuilder,
     state: State,
     head: Option<ObjectId>,
+    /// Its tree.
+    root: Option<ObjectId>,
 }
 
 impl HubCore {
@@ -86,6 +88,7 @@ impl HubCore {
             trees: TreeBuilder::default(),
             state: State::default(),
             head: None,
+            root: None,
         }
     }
 
@@ -120,8 +123,14 @@ impl HubCore {
         let computed = Instant::now();
         let tree = self.trees.build(&outcome.state);
         let built = Instant::now();
-        let (objects, bytes) = self.repo.write_objects(&tree.objects).unwrap();
-        if objects > 0 {
+        let objects = match tree.anew {
+            true => self.repo.missing(tree.objects).unwrap(),
+            false => tree.objects,
+        };
+        let bytes = objects.iter().map(|object| object.bytes.len()).sum();
+        let changed = self.root != Some(tree.root);
+        if changed {
+            self.root = Some(tree.root);
             let commit = Commit {
                 reference: REFERENCE,
                 parent: self.head,
@@ -130,7 +139,7 @@ impl HubCore {
                 author: None,
                 time: 0,
             };
-            self.head = Some(self.repo.commit(&commit).unwrap());
+            self.head = Some(self.repo.commit(&objects, &commit).unwrap());
         }
         self.state = outcome.state;
         let moments = [begin, read, indexed, computed, built, Instant::now()];
@@ -139,7 +148,7 @@ impl HubCore {
         Run {
             times,
             parsed,
-            objects,
+            objects: if changed { objects.len() } else { 0 },
             bytes,
         }
     }

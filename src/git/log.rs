@@ -3,6 +3,7 @@
 
 use git2::{Oid, Repository};
 
+use super::read::tree_at;
 use super::{Contents, Repo, RepoError, object_id, oid};
 use crate::core::ids::ObjectId;
 use crate::core::index::{self, ParseCache};
@@ -54,7 +55,7 @@ impl Iterator for Log {
 
 impl Log {
     fn read(&mut self, head: ObjectId) -> Result<Past, RepoError> {
-        let tree = self.repo.tree_at(&self.repository, head, &self.path)?;
+        let tree = tree_at(&self.repository, head, &self.path)?;
         let commit = self.first_with(tree, head)?;
         let files = self.repo.files(commit, &self.path)?;
         self.parses.fill(&files, &self.limits, |id| self.contents.blob(id))?;
@@ -81,7 +82,7 @@ impl Log {
                 // A shallow clone ends here, its log does not.
                 return Ok(commit);
             }
-            match self.repo.tree_at(&self.repository, parent, &self.path) {
+            match tree_at(&self.repository, parent, &self.path) {
                 Ok(before) if before == tree => commit = parent,
                 Ok(_) => {
                     self.next = Some(parent);

@@ -15,36 +15,7 @@ const MAX_DEPTH: usize = 100;
 impl Repo {
     /// Every file below a path of a commit. An empty path means the whole commit.
     pub fn files(&self, commit: ObjectId, path: &str) -> Result<FileTree, RepoError> {
-        let repository = self.handle()?;
-        let odb = repository.odb().map_err(RepoError::git("open the object database"))?;
-        let root = self.tree_at(&repository, commit, path)?;
-        let mut files = FileTree::default();
-        walk(&odb, root, &mut String::new(), 0, &mut files)?;
-        if let Some(entry) = files.files.get(IGNORE_FILE) {
-            let bytes = load(&odb, entry.id)?;
-            files.ignored = Some(parse_ignore_file(&String::from_utf8_lossy(&bytes)));
-        }
-        Ok(files)
-    }
-
-    pub(super) fn tree_at(&self, repository: &Repository, commit: ObjectId, path: &str) -> Result<Oid, RepoError> {
-        let doing = || format!("read commit {commit}");
-        let found = repository.find_commit(oid(commit)).map_err(RepoError::git(doing()))?;
-        let tree = found.tree().map_err(RepoError::git(doing()))?;
-        let path = path.trim_matches('/');
-        if path.is_empty() || path == "." {
-            return Ok(tree.id());
-        }
-        let missing = || RepoError::NoPath {
-            commit,
-            path: path.to_owned(),
-        };
-        let entry = tree.get_path(std::path::Path::new(path)).map_err(|_| missing())?;
-        if entry.kind() == Some(ObjectType::Tree) {
-            Ok(entry.id())
-        } else {
-            Err(missing())
-        }
+        self.contents()?.files(commit, path)
     }
 
     /// The ids of all files of a commit by path; for the state branch, whose names are all UTF-8.
@@ -71,6 +42,19 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Every file below a path of a commit. An empty path means the whole commit.
+    pub fn files(&self, commit: ObjectId, path: &str) -> Result<FileTree, RepoError> {
+        let odb = self.repository.odb().map_err(RepoError::git("open the object database"))?;
+        let root = tree_at(&self.repository, commit, path)?;
+        let mut files = FileTree::default();
+        walk(&odb, root, &mut String::new(), 0, &mut files)?;
+        if let Some(entry) = files.files.get(IGNORE_FILE) {
+            let bytes = load(&odb, entry.id)?;
+            files.ignored = Some(parse_ignore_file(&String::from_utf8_lossy(&bytes)));
+        }
+        Ok(files)
+    }
+
     /// A blob's bytes.
     pub fn blob(&self, id: ObjectId) -> Result<Vec<u8>, RepoError> {
         let odb = self.repository.odb().map_err(RepoError::git("open the object database"))?;
@@ -92,6 +76,27 @@ impl Contents {
             Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(None),
             Err(error) => Err(RepoError::git(format!("read object {id}"))(error)),
         }
+    }
+}
+
+/// The tree at a path of a commit.
+pub(super) fn tree_at(repository: &Repository, commit: ObjectId, path: &str) -> Result<Oid, RepoError> {
+    let doing = || format!("read commit {commit}");
+    let found = repository.find_commit(oid(commit)).map_err(RepoError::git(doing()))?;
+    let tree = found.tree().map_err(RepoError::git(doing()))?;
+    let path = path.trim_matches('/');
+    if path.is_empty() || path == "." {
+        return Ok(tree.id());
+    }
+    let missing = || RepoError::NoPath {
+        commit,
+        path: path.to_owned(),
+    };
+    let entry = tree.get_path(std::path::Path::new(path)).map_err(|_| missing())?;
+    if entry.kind() == Some(ObjectType::Tree) {
+        Ok(entry.id())
+    } else {
+        Err(missing())
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Repo, RepoError, object_id, oid};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::state::NewObject;
 
-/// Up to here objects are written loose. Each is a file and mostly a new directory, which some file systems take milliseconds for; a pack with its
+/// Up to here objects, the commit among them, are written loose. Each is a file and mostly a new directory, which some file systems take milliseconds for; a pack with its
 /// index is two files in a directory that is there.
 const LOOSE_AT_MOST: usize = 3;
 /// Pieces in which a pack is handed to libgit2, whose indexer maps the file anew for every piece.
@@ -74,22 +74,32 @@ const NAME: &str = "Branchline";
 const EMAIL: &str = "hub@branchline.io";
 
 impl Repo {
-    /// Writes the objects that are not there yet; says how many and how many bytes of content they have.
-    pub fn write_objects(&self, objects: &[NewObject]) -> Result<(usize, usize), WriteError> {
+    /// The objects that the repository does not have.
+    pub fn missing(&self, mut objects: Vec<NewObject>) -> Result<Vec<NewObject>, RepoError> {
         let repository = self.handle()?;
         let odb = repository.odb().map_err(RepoError::git("open the object database"))?;
         // Without this flag git looks into every directory of packs again for each object that is not there. The handle is as fresh as this call.
-        let known = |object: &NewObject| odb.exists_ext(oid(object.id), OdbLookupFlags::NO_REFRESH);
-        let new: Vec<&NewObject> = objects.iter().filter(|object| !known(object)).collect();
-        if new.len() <= LOOSE_AT_MOST {
-            for object in &new {
+        objects.retain(|object| !odb.exists_ext(oid(object.id), OdbLookupFlags::NO_REFRESH));
+        Ok(objects)
+    }
+
+    /// Writes objects and a commit over them, as one pack unless they are few, and moves the ref, unless somebody else moved it meanwhile. Looks for
+    /// nothing in the repository: what is there already would be there twice until packs are joined.
+    pub fn commit(&self, objects: &[NewObject], commit: &Commit<'_>) -> Result<ObjectId, WriteError> {
+        let repository = self.handle()?;
+        let written = commit_object(commit).map_err(RepoError::git(format!("write a commit for {}", commit.reference)))?;
+        let odb = repository.odb().map_err(RepoError::git("open the object database"))?;
+        let all: Vec<&NewObject> = objects.iter().chain([&written]).collect();
+        if all.len() <= LOOSE_AT_MOST {
+            for object in all {
                 odb.write(object_type(object.kind), &object.bytes)
                     .map_err(RepoError::git(format!("write object {}", object.id)))?;
             }
         } else {
-            write_pack(&odb, &new)?;
+            write_pack(&odb, &all)?;
         }
-        Ok((new.len(), new.iter().map(|object| object.bytes.len()).sum()))
+        move_reference(&repository, commit, oid(written.id))?;
+        Ok(written.id)
     }
 
     /// Whether packs or loose objects are so many that reading slows down.
@@ -113,28 +123,6 @@ impl Repo {
             .ok()
             .and_then(|at| at.elapsed().ok());
         age.is_some_and(|age| age > STALE) && std::fs::remove_file(&lock).is_ok()
-    }
-
-    /// Makes a commit and moves the ref, unless somebody else moved it meanwhile.
-    pub fn commit(&self, commit: &Commit<'_>) -> Result<ObjectId, WriteError> {
-        let repository = self.handle()?;
-        let failed = |what: &str| RepoError::git(format!("{what} for {}", commit.reference));
-        let signature = Signature::new(NAME, EMAIL, &Time::new(commit.time, 0)).map_err(failed("make a signature"))?;
-        let author = commit.author.map(|user| author(user, commit.time)).transpose();
-        let author = author.map_err(failed("make a signature"))?;
-        let author = author.as_ref().unwrap_or(&signature);
-        let tree = repository.find_tree(oid(commit.tree)).map_err(failed("find the tree"))?;
-        let parent = commit
-            .parent
-            .map(|id| repository.find_commit(oid(id)))
-            .transpose()
-            .map_err(failed("find the parent"))?;
-        let parents: Vec<_> = parent.iter().collect();
-        let id = repository
-            .commit(None, author, &signature, commit.message, &tree, &parents)
-            .map_err(failed("write the commit"))?;
-        move_reference(&repository, commit, id)?;
-        Ok(object_id(id))
     }
 
     /// Moves a ref from one commit to another; `from` is `None` for a ref that must not exist.
@@ -167,6 +155,32 @@ impl Repo {
             author: format!("{name} <{email}>"),
         })
     }
+}
+
+/// A commit as git stores it.
+fn commit_object(commit: &Commit<'_>) -> Result<NewObject, git2::Error> {
+    let time = Time::new(commit.time, 0);
+    let committer = Signature::new(NAME, EMAIL, &time)?;
+    let author = match commit.author {
+        Some(user) => author(user, commit.time)?,
+        None => committer.to_owned(),
+    };
+    let mut bytes = format!("tree {}\n", commit.tree).into_bytes();
+    if let Some(parent) = commit.parent {
+        bytes.extend(format!("parent {parent}\n").into_bytes());
+    }
+    for (role, who) in [("author", &author), ("committer", &committer)] {
+        bytes.extend(role.bytes().chain([b' ']));
+        bytes.extend(who.name_bytes().iter().chain(b" <").chain(who.email_bytes()));
+        bytes.extend(format!("> {} +0000\n", commit.time).into_bytes());
+    }
+    bytes.extend([b'\n']);
+    bytes.extend(commit.message.as_bytes());
+    Ok(NewObject {
+        kind: ObjectKind::Commit,
+        id: ObjectId::hash(ObjectKind::Commit, &bytes),
+        bytes: bytes.into(),
+    })
 }
 
 /// The signature of a user: an address where the name is one, else one that says that it is a user of the hub.

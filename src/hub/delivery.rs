@@ -1,4 +1,4 @@
-//! Git objects for one agent: what an offer brings along, and what a `Want` may have. Content is served only if it is reachable from the tree
+//! Git objects for one agent: what an offer brings along, from memory or from the repository, and what a `Want` may have. Content is served only if it is reachable from the tree
 //! that was offered to that certificate's cluster; anything else is missing, just like an unknown id.
 
 use std::collections::{HashMap, HashSet};
@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 
 use crate::core::ids::{ObjectId, ObjectKind};
+use crate::core::state::{self, ClusterState, NewObject};
 use crate::core::tree::{EntryMode, TreeEntry, parse_git_tree};
 use crate::git::{Contents, Repo, RepoError};
 use crate::wire::content::ContentObject;
@@ -14,6 +15,27 @@ use crate::wire::content::ContentObject;
 const OFFER_BYTES: usize = 8 << 20;
 /// The most objects that an offer brings along.
 const OFFER_OBJECTS: usize = 16_000;
+
+/// The objects of one state of a cluster that are not in another, up to the limits of one offer. `None` where memory does not hold them all: then
+/// [`difference`] finds them in the repository.
+pub fn additions(before: Option<&ClusterState>, now: &ClusterState) -> Option<Vec<ContentObject>> {
+    let mut bytes = 0;
+    let fits = |object: &NewObject| {
+        let fits = bytes < OFFER_BYTES;
+        bytes += object.bytes.len();
+        fits
+    };
+    let objects = state::additions(before, now)?
+        .into_iter()
+        .take(OFFER_OBJECTS)
+        .take_while(fits);
+    let content = |object: NewObject| ContentObject {
+        id: object.id,
+        kind: object.kind,
+        content: Bytes::from_owner(object.bytes),
+    };
+    Some(objects.map(content).collect())
+}
 
 /// The objects below `tree` that are not below `base`, trees before what is in them, up to the limits of one offer. Blocks.
 pub fn difference(repo: &Repo, base: Option<ObjectId>, tree: ObjectId) -> Result<Vec<ContentObject>, RepoError> {
@@ -39,7 +61,7 @@ impl Walk {
         self.bytes >= OFFER_BYTES || self.found.len() >= OFFER_OBJECTS
     }
 
-    fn add(&mut self, id: ObjectId, expected: ObjectKind) -> Result<Option<Vec<u8>>, RepoError> {
+    fn add(&mut self, id: ObjectId, expected: ObjectKind) -> Result<Option<Bytes>, RepoError> {
         if self.full() || !self.seen.insert(id) {
             return Ok(None);
         }
@@ -47,12 +69,13 @@ impl Walk {
             return Ok(None);
         };
         self.bytes += bytes.len();
+        let content = Bytes::from(bytes);
         self.found.push(ContentObject {
             id,
             kind,
-            content: Bytes::from(bytes.clone()),
+            content: content.clone(),
         });
-        Ok(Some(bytes))
+        Ok(Some(content))
     }
 
     fn changed(&mut self, base: Option<ObjectId>, tree: ObjectId) -> Result<(), RepoError> {

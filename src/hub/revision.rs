@@ -11,7 +11,7 @@ use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::Snapshot;
 use crate::core::pipeline::Pending;
-use crate::core::state::State;
+use crate::core::state::{ClusterState, State};
 
 /// One accepted state.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +59,13 @@ impl Revision {
         let begin = self.pending.partition_point(|change| key(change).is_lt());
         let rest = &self.pending[begin..];
         &rest[..rest.partition_point(|change| key(change).is_eq())]
+    }
+
+    /// What a cluster gets by this tree, if this is the state that has it.
+    pub fn cluster_state(&self, cluster: &ClusterId, tree: ObjectId) -> Option<Arc<ClusterState>> {
+        let registration = self.state.registrations.clusters.get(cluster)?;
+        let state = self.state.clusters.get(&*registration.dedicated_namespace)?;
+        (state.id() == tree).then(|| Arc::clone(state))
     }
 
     /// The desired tree of a cluster.

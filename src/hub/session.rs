@@ -27,10 +27,11 @@ use super::writer::Wake;
 use crate::core::access::KeyDigest;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::selector::Labels;
+use crate::core::state::ClusterState;
 use crate::git::{Repo, RepoError};
 use crate::tunnel::control::{ControlError, ControlReceiver, ControlSender};
 use crate::wire;
-use crate::wire::content::{ContentError, pack, split_too_large};
+use crate::wire::content::{ContentError, ContentObject, pack, split_too_large};
 use crate::wire::control::{Offer, ToAgent, ToHub};
 
 /// Answers that an agent may wait for at once; a correct one waits for one or two.
@@ -130,6 +131,7 @@ pub fn run(context: Arc<SessionContext>, number: u64, session: Box<Session>) -> 
         applied: hello.applied,
         sender,
         offered: None,
+        offered_state: None,
         allowed: None,
     };
     let stop = context.stop.clone();
@@ -273,6 +275,8 @@ struct Outgoing {
     sender: ControlSender<ToAgent>,
     /// The tree that was offered last, or that the agent had applied when it came.
     offered: Option<ObjectId>,
+    /// The same as a value, where this process has it: what comes next is told from it.
+    offered_state: Option<Arc<ClusterState>>,
     /// What the offered tree reaches, worked out at the first `Want`.
     allowed: Option<(ObjectId, Arc<HashSet<ObjectId>>)>,
 }
@@ -318,18 +322,16 @@ impl Outgoing {
         if !known || last == Some(tree) {
             return Ok(());
         }
+        let base = last.or(self.held);
+        let state = revision.cluster_state(&self.cluster, tree);
+        let before = std::mem::replace(&mut self.offered_state, state.clone());
+        self.allowed = None;
         if last.is_none() && self.applied == Some(tree) {
             self.offered = Some(tree);
             return Ok(());
         }
-        let base = last.or(self.held);
-        let repo = self.context.repo.clone();
-        let objects = match tree {
-            ObjectId::EMPTY_TREE => Vec::new(),
-            tree => self.context.read(move || delivery::difference(&repo, base, tree)).await?,
-        };
         // What no message can carry must not end the tunnel each time that it is offered: the agent hears that it is missing when it asks.
-        let (objects, _) = split_too_large(objects);
+        let (objects, _) = split_too_large(self.additions(base, before, tree, state).await?);
         let batch = pack(objects)?.into_iter().next().unwrap_or_default();
         let offer = Offer {
             epoch: revision.epoch,
@@ -344,6 +346,28 @@ impl Outgoing {
         self.offered = Some(tree);
         self.sender.send(&ToAgent::Offer(offer), &batch.attachment).await?;
         Ok(())
+    }
+
+    /// What the agent lacks: told from memory where both ends are there, else from the repository.
+    async fn additions(
+        &self,
+        base: Option<ObjectId>,
+        before: Option<Arc<ClusterState>>,
+        tree: ObjectId,
+        now: Option<Arc<ClusterState>>,
+    ) -> Result<Vec<ContentObject>, SessionError> {
+        if tree == ObjectId::EMPTY_TREE {
+            return Ok(Vec::new());
+        }
+        let starts = base.unwrap_or(ObjectId::EMPTY_TREE) == before.as_ref().map_or(ObjectId::EMPTY_TREE, |before| before.id());
+        let found = now
+            .filter(|_| starts)
+            .and_then(|now| delivery::additions(before.as_deref(), &now));
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let repo = self.context.repo.clone();
+        self.context.read(move || delivery::difference(&repo, base, tree)).await
     }
 
     async fn send_wanted(&mut self, tree: ObjectId, ids: Vec<ObjectId>) -> Result<(), SessionError> {

@@ -74,17 +74,17 @@ fn fill(repo: &Repo) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         .map(|(path, text)| (*path, add(&mut objects, ObjectKind::Blob, text.as_bytes().into())))
         .collect();
     let tree = add_tree(&mut objects, &files);
-    repo.write_objects(&objects)?;
     let message = "The example repository\n";
     let time = jiff::Timestamp::now().as_second();
-    repo.commit(&Commit {
+    let commit = Commit {
         reference: "refs/heads/main",
         parent: None,
         tree,
         message,
         author: None,
         time,
-    })?;
+    };
+    repo.commit(&objects, &commit)?;
     repo.set_default_branch("main")?;
     Ok(())
 }

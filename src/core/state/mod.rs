@@ -4,6 +4,7 @@
 mod births;
 mod files;
 mod message;
+mod objects;
 mod read;
 pub mod registrations;
 mod tree;
@@ -22,8 +23,9 @@ use registrations::Registrations;
 pub use births::first_commits;
 pub use files::{LAYOUT_FILE, LAYOUT_VERSION, binding_status, managed_cluster_object};
 pub use message::CommitMessage;
+pub use objects::{NewObject, additions};
 pub use read::{Load, MAX_FAN_OUT, ReadError, read};
-pub use tree::{NewObject, StateTree, TreeBuilder, build, paths};
+pub use tree::{StateTree, TreeBuilder, build, paths};
 
 /// A file's content by id; the bytes are there only if this process made them.
 #[derive(Debug, Clone, PartialEq, Eq)]

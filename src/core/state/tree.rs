@@ -9,21 +9,12 @@ use imbl::ordmap::DiffItem;
 use rayon::prelude::*;
 
 use super::files;
-use super::{ClusterProvenance, ClusterState, DescriptionState, Leaf, ProvenanceState, State, SubscriptionState};
+use super::objects::Objects;
+use super::registrations::Token;
+use super::{DescriptionState, Leaf, NewObject, ProvenanceState, State, SubscriptionState};
 use crate::core::ids::{ObjectId, ObjectKind};
 use crate::core::render::{MANIFESTS, RELEASES};
 use crate::core::tree::write_git_tree;
-
-/// A git object with its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewObject {
-    /// Blob or tree.
-    pub kind: ObjectKind,
-    /// Its id.
-    pub id: ObjectId,
-    /// Its content.
-    pub bytes: Arc<[u8]>,
-}
 
 /// The state branch's tree.
 #[derive(Debug)]
@@ -32,6 +23,8 @@ pub struct StateTree {
     pub root: ObjectId,
     /// Objects that may be new to the repository, each once.
     pub objects: Vec<NewObject>,
+    /// The builder remembered no state before, so that `objects` are all that there are. Otherwise nearly all of them are new.
+    pub anew: bool,
 }
 
 fn tree(entries: &[(&str, bool, ObjectId)]) -> NewObject {
@@ -86,65 +79,6 @@ pub(super) fn provenance_tree(descriptions: &BTreeMap<String, Arc<ProvenanceStat
         .collect();
     let tree = tree(&entries);
     (files, tree)
-}
-
-/// New objects, each once.
-#[derive(Default)]
-struct Objects {
-    list: Vec<NewObject>,
-    seen: HashSet<ObjectId>,
-}
-
-impl Objects {
-    fn add(&mut self, object: NewObject) -> ObjectId {
-        let id = object.id;
-        if self.seen.insert(id) {
-            self.list.push(object);
-        }
-        id
-    }
-
-    fn leaf(&mut self, leaf: &Leaf) -> ObjectId {
-        if let Some(bytes) = &leaf.bytes {
-            self.add(NewObject {
-                kind: ObjectKind::Blob,
-                id: leaf.id,
-                bytes: bytes.clone(),
-            });
-        }
-        leaf.id
-    }
-
-    fn description(&mut self, description: &DescriptionState) {
-        if !self.seen.contains(&description.id) {
-            self.leaf(&description.file);
-            for leaf in description.files.values() {
-                self.leaf(leaf);
-            }
-            for tree in &description.trees {
-                self.add(tree.clone());
-            }
-        }
-    }
-
-    fn cluster(&mut self, cluster: &ClusterState) -> ObjectId {
-        if !self.seen.contains(&cluster.tree.id) {
-            cluster
-                .descriptions
-                .values()
-                .for_each(|description| self.description(description));
-        }
-        self.add(cluster.tree.clone())
-    }
-
-    fn provenance(&mut self, provenance: &ClusterProvenance) -> ObjectId {
-        if !self.seen.contains(&provenance.tree.id) {
-            for file in &provenance.files {
-                self.leaf(file);
-            }
-        }
-        self.add(provenance.tree.clone())
-    }
 }
 
 /// A directory whose entries are known by id, fanned out in levels of one hexadecimal digit.
@@ -225,11 +159,16 @@ pub(super) fn above(fan_out: u8, key: &str) -> String {
 /// Builds the trees of states, each from the one before. After an error of whoever writes the objects it has to begin anew.
 #[derive(Default)]
 pub struct TreeBuilder {
+    /// There was a state before.
+    begun: bool,
     state: State,
     clusters: Directory,
     managed_clusters: Directory,
     provenance: Directory,
     registrations: Directory,
+    tokens: Directory,
+    /// What was put together for the root the last time.
+    top: HashSet<ObjectId>,
     /// The file of a Subscription, and the directory of its shards.
     subscriptions: HashMap<(String, String), (ObjectId, Option<ObjectId>)>,
 }
@@ -248,24 +187,34 @@ impl TreeBuilder {
             ];
             directories.into_iter().for_each(|directory| directory.levels = state.fan_out);
         }
+        let anew = !std::mem::replace(&mut self.begun, true);
         let mut objects = Objects::default();
         self.follow_clusters(state, &mut objects);
         self.follow_records(state, &mut objects);
+        let below = objects.list.len();
         let root = self.root(state, &mut objects);
         self.state = state.clone();
+        let mut list = objects.list;
+        let top = list.split_off(below);
+        let ids = top.iter().map(|object| object.id).collect();
+        let before = std::mem::replace(&mut self.top, ids);
+        list.extend(top.into_iter().filter(|object| !before.contains(&object.id)));
         StateTree {
             root,
-            objects: objects.list,
+            objects: list,
+            anew,
         }
     }
 
     fn follow_clusters(&mut self, state: &State, objects: &mut Objects) {
         for (namespace, cluster) in changes(&self.state.clusters, &state.clusters) {
-            let entry = cluster.map(|cluster| (true, objects.cluster(cluster)));
+            let before = self.state.clusters.get(namespace).map(Arc::as_ref);
+            let entry = cluster.map(|cluster| (true, objects.cluster(cluster, before)));
             self.clusters.set(namespace.to_string(), &shard_of(namespace), entry);
         }
         for (namespace, provenance) in changes(&self.state.provenance, &state.provenance) {
-            let entry = provenance.map(|provenance| (true, objects.provenance(provenance)));
+            let before = self.state.provenance.get(namespace).map(Arc::as_ref);
+            let entry = provenance.map(|provenance| (true, objects.provenance(provenance, before)));
             self.provenance.set(namespace.to_string(), &shard_of(namespace), entry);
         }
     }
@@ -278,6 +227,18 @@ impl TreeBuilder {
         let registrations = changes(&self.state.registrations.clusters, &state.registrations.clusters);
         let files = written(registrations, |id| id.as_str(), files::emit_typed);
         put_files(&mut self.registrations, files, objects);
+        self.follow_tokens(&state.registrations.tokens, objects);
+    }
+
+    fn follow_tokens(&mut self, tokens: &BTreeMap<String, Token>, objects: &mut Objects) {
+        let before = &self.state.registrations.tokens;
+        for id in before.keys().filter(|id| !tokens.contains_key(*id)) {
+            self.tokens.set(format!("{id}.yaml"), "", None);
+        }
+        for (id, token) in tokens.iter().filter(|(id, token)| before.get(*id) != Some(token)) {
+            let file = objects.leaf(&Leaf::new(files::emit_typed(token)));
+            self.tokens.set(format!("{id}.yaml"), "", Some((false, file)));
+        }
     }
 
     fn root(&mut self, state: &State, objects: &mut Objects) -> ObjectId {
@@ -303,24 +264,19 @@ impl TreeBuilder {
             entries.push(("subscriptions", true, self.subscriptions(state, objects)));
         }
         entries.extend(
-            self.registrations(state, objects)
+            self.registrations(objects)
                 .map(|registrations| ("registrations", true, registrations)),
         );
         objects.add(tree(&entries))
     }
 
-    fn registrations(&mut self, state: &State, objects: &mut Objects) -> Option<ObjectId> {
-        let mut tokens = Directory::default();
-        for (id, token) in &state.registrations.tokens {
-            let file = objects.leaf(&Leaf::new(files::emit_typed(token)));
-            tokens.set(format!("{id}.yaml"), "", Some((false, file)));
-        }
+    fn registrations(&mut self, objects: &mut Objects) -> Option<ObjectId> {
         let mut entries = Vec::new();
         if !self.registrations.is_empty() {
             entries.push(("clusters", true, self.registrations.tree(objects)));
         }
-        if !tokens.is_empty() {
-            entries.push(("tokens", true, tokens.tree(objects)));
+        if !self.tokens.is_empty() {
+            entries.push(("tokens", true, self.tokens.tree(objects)));
         }
         (!entries.is_empty()).then(|| objects.add(tree(&entries)))
     }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{Cause, Phases, Writer};
 use crate::core::ids::ObjectId;
 use crate::core::pipeline::Outcome;
-use crate::core::state::CommitMessage;
+use crate::core::state::{CommitMessage, NewObject};
 use crate::core::text::with_causes;
 use crate::git::{Commit, Git, WriteError};
 
@@ -44,15 +44,14 @@ impl Writer {
     ) -> Result<(), String> {
         let begun = Instant::now();
         let tree = self.trees.build(&outcome.state);
-        let repo = &self.state_repository.repo;
-        let current = match self.head {
-            Some(head) => Some(repo.commit_info(head).map_err(|error| with_causes(&error))?.tree),
-            None => None,
-        };
-        if current == Some(tree.root) {
+        if self.head_tree == Some(tree.root) {
             return Ok(());
         }
-        let (objects, bytes) = repo.write_objects(&tree.objects).map_err(|error| with_causes(&error))?;
+        let repo = &self.state_repository.repo;
+        let objects = match tree.anew {
+            true => repo.missing(tree.objects).map_err(|error| with_causes(&error))?,
+            false => tree.objects,
+        };
         let message = CommitMessage {
             subject: subject(outcome),
             source: self.source_commit,
@@ -69,11 +68,11 @@ impl Writer {
             author: cause.author.as_deref(),
             time: now().as_second(),
         };
-        match repo.commit(&commit) {
+        match repo.commit(&objects, &commit) {
             Ok(id) => {
-                self.head = Some(id);
+                (self.head, self.head_tree) = (Some(id), Some(tree.root));
                 self.generation += 1;
-                log_commit(id, &message, (objects, bytes), phases, begun.elapsed());
+                log_commit(id, &message, &objects, phases, begun.elapsed());
                 Ok(())
             }
             Err(WriteError::Moved { .. }) => {
@@ -138,7 +137,7 @@ fn subject(outcome: &Outcome) -> String {
     )
 }
 
-fn log_commit(id: ObjectId, message: &CommitMessage, written: (usize, usize), phases: &Phases, write: Duration) {
+fn log_commit(id: ObjectId, message: &CommitMessage, written: &[NewObject], phases: &Phases, write: Duration) {
     let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
     info!(
         commit = %id,
@@ -146,8 +145,8 @@ fn log_commit(id: ObjectId, message: &CommitMessage, written: (usize, usize), ph
         epoch = message.epoch,
         generation = message.generation,
         trigger = %message.trigger,
-        objects = written.0,
-        bytes = written.1,
+        objects = written.len(),
+        bytes = written.iter().map(|object| object.bytes.len()).sum::<usize>(),
         read_ms = ms(phases.read),
         index_ms = ms(phases.index),
         compute_ms = ms(phases.compute),

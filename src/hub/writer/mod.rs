@@ -100,6 +100,8 @@ pub struct Writer {
     epoch: u64,
     generation: u64,
     head: Option<ObjectId>,
+    /// The head's root tree.
+    head_tree: Option<ObjectId>,
     state: Arc<State>,
     /// The commit that agents are offered, with its generation and each cluster's tree: behind the head while that must be pushed first.
     delivered: Option<ObjectId>,
@@ -176,9 +178,12 @@ impl Writer {
         epoch: impl FnOnce(u64) -> u64,
     ) -> Result<(Self, watch::Receiver<Arc<Revision>>), StartError> {
         let head = state_repository.repo.resolve(&state_repository.reference)?;
-        let (state, message) = match head {
-            None => (State::default(), None),
-            Some(head) => read_head(&state_repository, head)?,
+        let (state, message, head_tree) = match head {
+            None => (State::default(), None, None),
+            Some(head) => {
+                let (state, message, tree) = read_head(&state_repository, head)?;
+                (state, Some(message), Some(tree))
+            }
         };
         let last_epoch = message.as_ref().map_or(0, |message| message.epoch);
         let (revisions, receiver) = watch::channel(Arc::default());
@@ -186,6 +191,7 @@ impl Writer {
             epoch: epoch(last_epoch),
             generation: message.as_ref().map_or(0, |message| message.generation),
             head,
+            head_tree,
             pushing: Pushing::new(&state_repository, head, wakes)?,
             state: Arc::new(state),
             delivered: None,
@@ -377,8 +383,8 @@ impl Writer {
         if self.source_commit == Some(head) {
             return Ok(false);
         }
-        let files = self.source.repo.files(head, &self.settings.path)?;
         let contents = self.source.repo.contents()?;
+        let files = contents.files(head, &self.settings.path)?;
         phases.read = begun.elapsed();
         let begun = Instant::now();
         let limits = self.settings.limits;
@@ -538,7 +544,7 @@ fn unavailable(problem: &str) -> Refusal {
     Refusal::new(503, "ServiceUnavailable", problem)
 }
 
-fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Option<CommitMessage>), StartError> {
+fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, CommitMessage, ObjectId), StartError> {
     let info = repository.repo.commit_info(head)?;
     let Some(message) = CommitMessage::parse(&info.message) else {
         let parent = info.parents.first().map_or("none".to_owned(), ToString::to_string);
@@ -553,5 +559,5 @@ fn read_head(repository: &StateRepository, head: ObjectId) -> Result<(State, Opt
     let files = repository.repo.file_ids(head)?;
     let contents = repository.repo.contents()?;
     let state = state::read(&files, &mut |id| Ok(contents.blob(id)?))?;
-    Ok((state, Some(message)))
+    Ok((state, message, info.tree))
 }
