@@ -30,14 +30,12 @@ const MAX_NAME: usize = 63 - DEDICATED_NAMESPACE_PREFIX.len();
 /// A change of the durable facts that the hub owns.
 #[derive(Debug, Clone)]
 pub enum Edit {
-    /// An agent asks to belong to the fleet.
+    /// An agent with a valid bootstrap token asks to belong to the fleet; without one [`renewal`] answers.
     Register {
         /// What it asks for.
         spec: RegistrationSpec,
         /// Its public key.
         key: KeyDigest,
-        /// Whether it showed a valid bootstrap token.
-        token: bool,
         /// When it asks, RFC 3339.
         at: String,
     },
@@ -124,9 +122,7 @@ pub fn apply(
     approval: Approval,
 ) -> Result<Edited, Refusal> {
     match edit {
-        Edit::Register { spec, key, token, at } => {
-            register(registrations, spec, (key, at), *token, stated, approval).map(registered)
-        }
+        Edit::Register { spec, key, at } => register(registrations, spec, (key, at), stated, approval).map(registered),
         Edit::Approve { cluster, key } => approve(registrations, cluster, key).map(registered),
         Edit::Deny { cluster } => deny(registrations, cluster).map(registered),
         Edit::Change { cluster, change, basis } => {
@@ -153,26 +149,40 @@ fn not_found(message: String) -> Refusal {
     Refusal::new(404, "NotFound", message)
 }
 
+/// The registration of who comes with its registered key, which changes nothing and takes no token. Whoever has neither hears no more than that,
+/// whatever is known of the cluster.
+pub fn renewal(registrations: &Registrations, cluster: &ClusterId, key: &KeyDigest) -> Result<Registration, Refusal> {
+    let known = registrations.clusters.get(cluster);
+    match known.filter(|known| known.key_digest == key.as_str()) {
+        Some(known) if known.decision == Decision::Denied => Err(denied(known)),
+        Some(known) => Ok(known.clone()),
+        None => Err(Refusal::new(
+            401,
+            "Unauthorized",
+            format!(
+                "Unauthorized: no valid token came, and cluster {cluster} is not registered here with this key; \
+                 `branchline token create --print-join` prints a new line"
+            ),
+        )),
+    }
+}
+
+fn denied(known: &Registration) -> Refusal {
+    let name = &known.cluster_name;
+    Refusal::forbidden(format!(
+        "cluster {name:?} was denied; `branchline approve {name}` lets it in after all"
+    ))
+}
+
 fn register(
     registrations: &mut Registrations,
     spec: &RegistrationSpec,
     (key, at): (&KeyDigest, &str),
-    token: bool,
     stated: &BTreeMap<String, Reading<ClusterDefinition>>,
     approval: Approval,
 ) -> Result<Registration, Refusal> {
     if let Some(known) = registrations.clusters.get_mut(&spec.cluster_id) {
-        return known_cluster(known, key, token);
-    }
-    if !token {
-        return Err(Refusal::new(
-            401,
-            "Unauthorized",
-            format!(
-                "Unauthorized: cluster {} is not registered here and no valid token came; `branchline token create --print-join` prints a new line",
-                spec.cluster_id
-            ),
-        ));
+        return known_cluster(known, key);
     }
     let registration = Registration {
         registered: Some(at.to_owned()),
@@ -183,20 +193,13 @@ fn register(
 }
 
 /// A cluster that asks again: the registered key changes nothing; another one waits for a person.
-fn known_cluster(known: &mut Registration, key: &KeyDigest, token: bool) -> Result<Registration, Refusal> {
+fn known_cluster(known: &mut Registration, key: &KeyDigest) -> Result<Registration, Refusal> {
     let name = known.cluster_name.clone();
     if known.decision == Decision::Denied {
-        return Err(Refusal::forbidden(format!(
-            "cluster {name:?} was denied; `branchline approve {name}` lets it in after all"
-        )));
+        return Err(denied(known));
     }
     if known.key_digest == key.as_str() {
         return Ok(known.clone());
-    }
-    if !token {
-        return Err(Refusal::forbidden(format!(
-            "the key is not the one that is registered for cluster {name:?}; a new key needs a token and `branchline approve --replace-key {name}`"
-        )));
     }
     let waiting = match known.decision {
         Decision::Pending => Some(&known.key_digest),
@@ -341,16 +344,20 @@ pub fn approve_stated(registrations: &mut Registrations, stated: &BTreeMap<Strin
 }
 
 /// The registration that a person means by a word: the one with this id, else the one with this name. A cluster chooses its name itself, so a
-/// word that looks like an id is none.
-pub fn called<'r>(registrations: &'r Registrations, word: &str) -> Result<&'r Registration, Refusal> {
+/// word that looks like an id is none. A refusal names those alike that `may_see` lets through.
+pub fn called<'r>(
+    registrations: &'r Registrations,
+    word: &str,
+    may_see: impl Fn(&Registration) -> bool,
+) -> Result<&'r Registration, Refusal> {
     let all = &registrations.clusters;
     let found = match word.parse::<ClusterId>() {
         Ok(id) => all.get(&id),
         Err(_) => all.values().find(|known| known.cluster_name == word),
     };
     found.ok_or_else(|| {
-        let names = all.values().map(|known| known.cluster_name.as_str());
-        let near = crate::core::pipeline::nearest(word, names).join(", ");
+        let seen = all.values().filter(|known| may_see(known));
+        let near = crate::core::pipeline::nearest(word, seen.map(|known| known.cluster_name.as_str())).join(", ");
         not_found(format!(
             "no cluster {word:?} has asked to register; near names: {}",
             if near.is_empty() { "none" } else { &near }
@@ -359,8 +366,7 @@ pub fn called<'r>(registrations: &'r Registrations, word: &str) -> Result<&'r Re
 }
 
 /// The approval of a cluster, or with `replace_key` of its new key that waits, as it is known now; with `key` only if it is that one.
-pub fn approval(registrations: &Registrations, word: &str, replace_key: bool, key: Option<&str>) -> Result<Edit, Refusal> {
-    let known = called(registrations, word)?;
+pub fn approval(known: &Registration, replace_key: bool, key: Option<&str>) -> Result<Edit, Refusal> {
     let waiting = match replace_key {
         true => known.pending_key_digest.as_ref(),
         false => Some(&known.key_digest),

@@ -24,11 +24,12 @@ use super::editing::Editor;
 use super::listener::Peer;
 use super::registry::{Registry, seconds};
 use super::revision::Revision;
+use crate::core::access::attributes::ClusterNames;
+use crate::core::access::token_file::token_digest;
 use crate::core::access::{KeyDigest, Refusal, User};
 use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
-use crate::core::ids::ClusterId;
-use crate::core::registration::{Edit, Edited, approval, called};
+use crate::core::registration::{Edit, Edited, approval, called, renewal};
 use crate::core::state::State;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 use crate::core::status::Phase;
@@ -111,29 +112,21 @@ impl Endpoints {
         }))
     }
 
-    /// A registered key changes nothing, so it is answered from memory, and whatever came of the token since; everything else goes to the writer.
+    /// Whoever comes with its registered key, whatever has come of its token since, or without a token, is answered from memory; everything else
+    /// goes to the writer.
     async fn registration(
         &self,
         spec: &RegistrationSpec,
         key: &KeyDigest,
         token: Result<bool, Refusal>,
     ) -> Result<Registration, Refusal> {
-        let known = self
-            .revisions
-            .borrow()
-            .state
-            .registrations
-            .clusters
-            .get(&spec.cluster_id)
-            .cloned();
-        let same = |known: &Registration| known.key_digest == key.as_str() && known.decision != Decision::Denied;
-        if let Some(known) = known.filter(same) {
-            return Ok(known);
+        let known = renewal(&self.registrations(), &spec.cluster_id, key);
+        if known.is_ok() || !token? {
+            return known;
         }
         let edit = Edit::Register {
             spec: spec.clone(),
             key: key.clone(),
-            token: token?,
             at: seconds(Timestamp::now()),
         };
         match self.editor.edit(edit).await? {
@@ -190,7 +183,7 @@ impl Endpoints {
             .registrations
             .tokens
             .get(id)
-            .filter(|known| known.digest == digest(&token))
+            .filter(|known| known.digest == token_digest(&token))
         else {
             return unauthorized("the token is not known here, or was revoked");
         };
@@ -203,41 +196,41 @@ impl Endpoints {
 
     /// The answer to the command line's requests, once the user was let in.
     pub async fn administer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
-        match self.try_administer(&user.name, request).await {
+        match self.try_administer(user, request).await {
             Ok((code, answer)) => json_answer(code, &answer),
             Err(refusal) => refused(&refusal),
         }
     }
 
-    async fn try_administer(&self, user: &str, request: &Request<Bytes>) -> Result<(StatusCode, Value), Refusal> {
+    async fn try_administer(&self, user: &User, request: &Request<Bytes>) -> Result<(StatusCode, Value), Refusal> {
         let path = request.uri().path().strip_prefix(ADMIN_PATH).unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.split('/').collect();
         let method = request.method().clone();
         match (&method, &parts[..]) {
             (&Method::GET, ["status"]) => Ok((StatusCode::OK, self.status())),
             (&Method::GET, ["tokens"]) => Ok((StatusCode::OK, self.tokens())),
-            (&Method::POST, ["tokens"]) => self.create_token(read(request.body())?, user).await,
+            (&Method::POST, ["tokens"]) => self.create_token(read(request.body())?, &user.name).await,
             (&Method::DELETE, ["tokens", id]) => {
                 let edit = Edit::RemoveToken { id: (*id).to_owned() };
-                self.editor.edit_for(user, edit).await?;
-                info!(user, id, "token revoked");
+                self.editor.edit_for(&user.name, edit).await?;
+                info!(user = user.name, id, "token revoked");
                 Ok((StatusCode::OK, json!({"id": id})))
             }
             (&Method::POST, ["clusters", cluster, "approve"]) => {
                 let asked: Approval = read(request.body())?;
-                let edit = approval(&self.registrations(), cluster, asked.replace_key, asked.key.as_deref())?;
-                info!(user, cluster, "approve");
-                self.decided(user, edit).await
+                let edit = approval(&self.called(user, cluster)?, asked.replace_key, asked.key.as_deref())?;
+                info!(user = user.name, cluster, "approve");
+                self.decided(&user.name, edit).await
             }
             (&Method::POST, ["clusters", cluster, "deny"]) => {
-                info!(user, cluster, "deny");
-                let cluster = self.called(cluster)?;
-                self.decided(user, Edit::Deny { cluster }).await
+                info!(user = user.name, cluster, "deny");
+                let cluster = self.called(user, cluster)?.cluster_id;
+                self.decided(&user.name, Edit::Deny { cluster }).await
             }
             (&Method::DELETE, ["clusters", cluster]) => {
-                info!(user, cluster, "remove");
-                let cluster = self.called(cluster)?;
-                self.decided(user, Edit::Remove { cluster }).await
+                info!(user = user.name, cluster, "remove");
+                let cluster = self.called(user, cluster)?.cluster_id;
+                self.decided(&user.name, Edit::Remove { cluster }).await
             }
             _ => Err(Refusal::new(
                 404,
@@ -252,8 +245,10 @@ impl Endpoints {
     }
 
     /// What is decided on is the cluster that a word means now, whatever registers before the writer comes to it.
-    fn called(&self, word: &str) -> Result<ClusterId, Refusal> {
-        called(&self.registrations(), word).map(|known| known.cluster_id.clone())
+    fn called(&self, user: &User, word: &str) -> Result<Registration, Refusal> {
+        let policy = Arc::clone(&self.revisions.borrow().policy);
+        let may_see = |known: &Registration| ClusterNames::of(known).reachable_by(user, &policy);
+        called(&self.registrations(), word, may_see).cloned()
     }
 
     async fn decided(&self, user: &str, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
@@ -272,7 +267,7 @@ impl Endpoints {
         });
         let stored = Token {
             id: id.clone(),
-            digest: digest(&token),
+            digest: token_digest(&token),
             expires: expires.clone(),
             description: cut(&asked.description, MAX_DESCRIPTION),
         };
@@ -375,16 +370,6 @@ pub(super) fn json_answer(code: StatusCode, value: &Value) -> Response<Body> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
-}
-
-/// `sha256:` digest of a token; a token has enough randomness that no salt is needed.
-fn digest(token: &str) -> String {
-    use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(token.as_bytes());
-    format!(
-        "sha256:{}",
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    )
 }
 
 /// Lower-case letters and digits from the system's generator.

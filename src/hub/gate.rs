@@ -73,22 +73,24 @@ impl Gate {
             ));
         }
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let right = asked_of_hub(request.method(), path, query);
         let need = Need {
             user: caller.user.clone(),
             impersonation,
             subject: user.clone(),
-            any: vec![asked_of_hub(request.method(), path, query)],
+            any: vec![right.clone()],
+            told: right,
         };
         self.lease(caller, user, None, need)
     }
 
     /// Lets a request for a cluster in: the caller must be allowed to reach the cluster and to act as whom it names. What that one may do
-    /// there is the cluster's to decide.
+    /// there is the cluster's to decide. `word` is what the caller named the cluster by.
     pub fn admit_to(
         &self,
         caller: Caller,
         headers: &HeaderMap,
-        cluster: &ClusterNames,
+        (word, cluster): (&str, &ClusterNames),
         request: &ProxiedRequest<'_>,
     ) -> Result<Admitted, Refusal> {
         let (user, impersonation, credential) = acting_as(&caller, headers)?;
@@ -97,6 +99,7 @@ impl Gate {
             impersonation,
             subject: caller.user.clone(),
             any: vec![cluster.socket(request), cluster.virtual_cluster(request)],
+            told: ClusterNames::unknown(word).socket(request),
         };
         self.lease(caller, user, credential, need)
     }
@@ -115,6 +118,11 @@ impl Gate {
     /// Whether the user may do this, for those who only ask.
     pub fn allows(&self, user: &User, attributes: &Attributes) -> bool {
         self.policy().decide(user, attributes).is_some()
+    }
+
+    /// Whether the user may send anything to a cluster, and so hear of it.
+    pub fn may_reach(&self, user: &User, cluster: &ClusterNames) -> bool {
+        cluster.reachable_by(user, &self.policy())
     }
 
     /// Asks again about the senders of what goes on, where only a cluster can tell whether they still are who they were.

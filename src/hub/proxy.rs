@@ -27,6 +27,8 @@ use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
 /// How long the cluster may take to begin its answer to an ordinary request; API servers give up after a minute themselves.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+/// How many clusters of one name an error lists.
+const CANDIDATES: usize = 5;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_BY_OTHERS: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri", "x-real-ip"];
 
@@ -58,8 +60,8 @@ pub enum Lookup {
     },
     /// Several go by that word.
     Ambiguous {
-        /// Their ids, with their names and namespaces, for people.
-        candidates: Vec<String>,
+        /// They.
+        candidates: Vec<ClusterNames>,
     },
     /// Nobody has heard of it.
     Unknown {
@@ -122,9 +124,12 @@ impl<T: Tunnels> Proxy<T> {
         let caller = self.gate.caller(peer, request.headers(), child).await?;
         let user = caller.user.name.clone();
         let admitted = match caller.is_known() || asked.target == Target::Direct {
-            true => self
-                .gate
-                .admit_to(caller, request.headers(), names, &decided_on(request, asked)),
+            true => self.gate.admit_to(
+                caller,
+                request.headers(),
+                (&asked.cluster, names),
+                &decided_on(request, asked),
+            ),
             false => Err(Refusal::forbidden(
                 "forbidden: no cluster looks at the credential of a request for a service; one of this hub is needed",
             )),
@@ -146,6 +151,7 @@ impl<T: Tunnels> Proxy<T> {
         admitted: Admitted,
         record: &Arc<AuditRecord>,
     ) -> Result<Response<Body>, Refusal> {
+        let lookup = self.told_to(&admitted.caller.user, lookup);
         let (id, tunnel) = online(&asked.cluster, lookup)?;
         let class = class_of(&request);
         prepare(&mut request, &id, &asked.rest, peer)?;
@@ -164,6 +170,19 @@ impl<T: Tunnels> Proxy<T> {
                 format!("the tunnel to cluster {id} broke the request off: {error}; see whether it is still connected"),
             )
         })
+    }
+
+    /// Without the clusters that the user may not reach, of which there is nothing to hear.
+    fn told_to(&self, user: &User, mut lookup: Lookup) -> Lookup {
+        match &mut lookup {
+            Lookup::Ambiguous { candidates } => candidates.retain(|names| self.gate.may_reach(user, names)),
+            Lookup::Unknown { near } => near.retain(|word| {
+                let names = self.tunnels.names(word);
+                names.is_some_and(|names| self.gate.may_reach(user, &names))
+            }),
+            Lookup::Online { .. } | Lookup::Offline { .. } => {}
+        }
+        lookup
     }
 }
 
@@ -201,16 +220,21 @@ fn online(asked: &str, lookup: Lookup) -> Result<(ClusterId, TunnelHandle), Refu
         Lookup::Offline { name, since } => Err(unavailable(format!(
             "cluster {name:?} is offline {since}: its agent has no tunnel to this hub; look at the agent's log there"
         ))),
-        Lookup::Ambiguous { candidates } => Err(Refusal::new(
-            409,
-            "Conflict",
-            format!(
-                "{asked:?} may mean several clusters, so name one by its id: {}",
-                candidates.join(", ")
-            ),
-        )),
+        Lookup::Ambiguous { candidates } => Err(Refusal::new(409, "Conflict", ambiguous(asked, &candidates))),
         Lookup::Unknown { near } => Err(Refusal::new(404, "NotFound", unknown(asked, &near))),
     }
+}
+
+fn ambiguous(asked: &str, candidates: &[ClusterNames]) -> String {
+    let words = candidates.iter().take(CANDIDATES).map(|names| {
+        let namespace = names.namespace.as_deref().unwrap_or_default();
+        format!("{} ({namespace}/{})", names.id, names.name)
+    });
+    let words: Vec<String> = words.collect();
+    format!(
+        "{asked:?} may mean several clusters, so name one by its id: {}",
+        words.join(", ")
+    )
 }
 
 fn unknown(asked: &str, near: &[String]) -> String {

@@ -25,9 +25,6 @@ use crate::core::status::DescriptionReport;
 use crate::tunnel::TunnelHandle;
 use crate::wire::control::Report;
 
-/// How many clusters of one name an error lists.
-const CANDIDATES: usize = 5;
-
 /// A cluster's status as it is kept, within its limits: JSON text, because small maps take three times the memory, once for each cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptStatus(Box<str>);
@@ -353,11 +350,7 @@ impl Tunnels for Registry {
         let [known] = &self.called(cluster)[..] else {
             return None;
         };
-        Some(ClusterNames {
-            id: known.cluster_id.to_string(),
-            name: known.cluster_name.clone(),
-            namespace: Some(known.dedicated_namespace.clone()),
-        })
+        Some(ClusterNames::of(known))
     }
 
     fn find(&self, cluster: &str) -> Lookup {
@@ -370,10 +363,8 @@ impl Tunnels for Registry {
                 };
             }
             several => {
-                let candidate =
-                    |known: &Registration| format!("{} ({}/{})", known.cluster_id, known.dedicated_namespace, known.cluster_name);
                 return Lookup::Ambiguous {
-                    candidates: several.iter().take(CANDIDATES).map(candidate).collect(),
+                    candidates: several.iter().map(ClusterNames::of).collect(),
                 };
             }
         };

@@ -19,7 +19,7 @@ use super::proxy::Proxy;
 use super::registry::Registry;
 use super::socket_path::{self, SocketPath};
 use super::user_access::UserAccess;
-use crate::core::access::Refusal;
+use crate::core::access::{Refusal, User};
 use crate::kubeapi::{Front, RequestContext};
 use crate::tunnel::http::{Body, full, stream};
 
@@ -55,7 +55,9 @@ impl Application for Router {
             return self.endpoints.register(&peer, request).await;
         }
         if is_public(path) {
-            return self.front.handle(request, RequestContext::default()).await.map(stream);
+            let caller = self.gate.caller(&peer, request.headers(), None).await;
+            let context = caller.map(|caller| context(caller.user)).unwrap_or_default();
+            return self.front.handle(request, context).await.map(stream);
         }
         match self.admit(&peer, request).await {
             Ok((admitted, request)) => {
@@ -72,9 +74,16 @@ fn body_limit(path: &str) -> usize {
     if path.starts_with(ADMIN_PATH) { 256 << 10 } else { 3 << 20 }
 }
 
-/// Paths that tell nothing about anybody's clusters; load balancers and probes have no certificate.
+/// Paths that tell nothing about anybody's clusters to whom the hub does not know; load balancers and probes have no certificate.
 fn is_public(path: &str) -> bool {
     ["/healthz", "/livez", "/readyz", "/version"].contains(&path)
+}
+
+fn context(user: User) -> RequestContext {
+    RequestContext {
+        user: user.name,
+        groups: user.groups,
+    }
 }
 
 impl Router {
@@ -106,10 +115,7 @@ impl Router {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             return response;
         }
-        let context = RequestContext {
-            user: admitted.user.name,
-            groups: admitted.user.groups,
-        };
+        let context = context(admitted.user);
         self.front.handle(request.map(Full::new), context).await.map(stream)
     }
 }

@@ -89,7 +89,7 @@ impl<B: Backend> Front<B> {
         let path = match Route::parse(parts.uri.path()) {
             Route::Resource(path) => path,
             other if parts.method == Method::GET || parts.method == Method::HEAD => {
-                return self.describe_server(&other, header(ACCEPT), &query);
+                return self.describe_server(&other, header(ACCEPT), &query, &context);
             }
             Route::Unknown => return Err(ApiError::no_such_path()),
             _ => return Err(ApiError::method_not_allowed()),
@@ -108,7 +108,13 @@ impl<B: Backend> Front<B> {
         .await
     }
 
-    fn describe_server(&self, route: &Route, accept: Option<&str>, query: &Query) -> Result<Response<ResponseBody>, ApiError> {
+    fn describe_server(
+        &self,
+        route: &Route,
+        accept: Option<&str>,
+        query: &Query,
+        context: &RequestContext,
+    ) -> Result<Response<ResponseBody>, ApiError> {
         let catalog = self.backend.catalog();
         let aggregated = || match negotiate(accept, true) {
             Some(Representation::AggregatedDiscovery) => Ok(true),
@@ -118,7 +124,7 @@ impl<B: Backend> Front<B> {
         let found = match route {
             Route::Root => Some(discovery::paths(&catalog)),
             Route::Version => Some(self.backend.version().to_json()),
-            Route::Health { endpoint, check } => return Ok(self.health(endpoint, check.as_deref(), query)),
+            Route::Health { endpoint, check } => return Ok(self.health(endpoint, check.as_deref(), query, context)),
             Route::CoreVersions if aggregated()? => return Ok(aggregated_response(&discovery::aggregated(&catalog, true))),
             Route::Groups if aggregated()? => return Ok(aggregated_response(&discovery::aggregated(&catalog, false))),
             Route::CoreVersions => Some(discovery::core_versions()),
@@ -157,7 +163,8 @@ impl<B: Backend> Front<B> {
         response::json(200, &openapi::old_document(schemas.collect()))
     }
 
-    fn health(&self, endpoint: &str, check: Option<&str>, query: &Query) -> Response<ResponseBody> {
+    /// Why a check fails is for those whose name is known.
+    fn health(&self, endpoint: &str, check: Option<&str>, query: &Query, context: &RequestContext) -> Response<ResponseBody> {
         let mut checks = self.backend.health(endpoint);
         if let Some(wanted) = check {
             checks.retain(|check| check.name == wanted);
@@ -173,6 +180,7 @@ impl<B: Backend> Front<B> {
             .iter()
             .map(|check| match &check.failure {
                 None => format!("[+]{} ok\n", check.name),
+                Some(_) if context.user.is_empty() => format!("[-]{} failed: reason withheld\n", check.name),
                 Some(why) => format!("[-]{} failed: {why}\n", check.name),
             })
             .collect();

@@ -386,6 +386,16 @@ fn every_cell_of_the_table() {
         let socket = format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{id}/proxy/direct");
         send(&clients[keys[0]], &socket, request)
     });
+    let told = |word: &str| {
+        let refused = clients["stranger"].get(&format!("/clusters/{word}/version")).unwrap();
+        refused.body.replace(word, "WORD")
+    };
+    assert_eq!(
+        told(&ids[0]),
+        told(GHOST),
+        "a refusal does not tell whether there is such a cluster"
+    );
+    assert_eq!(told("clusternet-a"), told("clusternet-x"));
     check(OWN_TABLE, 1, |keys, request| send_own(&clients[keys[0]], request));
 }
 

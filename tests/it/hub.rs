@@ -77,7 +77,7 @@ async fn whatever_is_no_registration_is_refused_in_words() {
     let bad: Vec<(Vec<u8>, u16, &str)> = vec![
         (b"garbage".to_vec(), 400, "body"),
         (vec![0xff; 1000], 400, "body"),
-        (vec![b' '; 1 << 20], 400, "body"),
+        (vec![b' '; 1 << 20], 413, "limit is 262144"),
         (b"{}".to_vec(), 400, "spec"),
         (
             with(&|body| body["metadata"]["annotations"] = json!({})),

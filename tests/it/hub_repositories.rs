@@ -62,7 +62,11 @@ async fn a_source_that_is_not_there_yet_or_any_more_says_so_and_comes_back() {
         problems(&status).contains("main") && problems(&status).contains("push a first commit"),
         "{status}"
     );
-    assert_eq!(hub.ready().await.0, 500, "it has nothing to go by yet");
+    let (code, told) = hub.ready().await;
+    assert_eq!(code, 500, "it has nothing to go by yet");
+    assert!(told.contains("reason withheld") && !told.contains("main"), "{told}");
+    let (_, told) = hub.admin(http::Method::GET, "/readyz?verbose", &json!(null)).await;
+    assert!(told.to_string().contains("push a first commit"), "{told}");
     source.push("first", &[("web.yaml", &shop(1))]);
     hub.until("the first commit is in", is_well).await;
     let (_, _, mut agent) = join(&hub).await;

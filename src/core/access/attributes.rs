@@ -9,6 +9,7 @@ use super::rbac::Policy;
 use crate::core::api::{BRANCHLINE_GROUP, PROXIES_GROUP};
 use crate::core::ids::ClusterId;
 use crate::core::request_query::{FieldSelector, Query};
+use crate::core::state::registrations::Registration;
 
 /// One request: a verb on something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +73,15 @@ pub struct ClusterNames {
 }
 
 impl ClusterNames {
+    /// Those of a cluster that is registered.
+    pub fn of(known: &Registration) -> Self {
+        ClusterNames {
+            id: known.cluster_id.to_string(),
+            name: known.cluster_name.clone(),
+            namespace: Some(known.dedicated_namespace.clone()),
+        }
+    }
+
     /// A cluster that nobody knows, by the word with which it was asked for.
     pub fn unknown(asked: &str) -> Self {
         ClusterNames {

@@ -245,6 +245,8 @@ pub struct Need {
     pub subject: User,
     /// Any of these is enough.
     pub any: Vec<Attributes>,
+    /// What a refusal names: what was asked for, in the words of who asked, who learns no others by it.
+    pub told: Attributes,
 }
 
 impl Need {
@@ -255,10 +257,7 @@ impl Need {
             return Err(Refusal::missing(&self.user, right));
         }
         let met = self.any.iter().find_map(|right| policy.decide(&self.subject, right));
-        met.ok_or_else(|| match self.any.first() {
-            Some(right) => Refusal::missing(&self.subject, right),
-            None => Refusal::forbidden("forbidden: nothing grants this"),
-        })
+        met.ok_or_else(|| Refusal::missing(&self.subject, &self.told))
     }
 }
 

@@ -34,16 +34,13 @@ fn a_certificate_makes_an_agent_or_a_user_and_never_both() {
 }
 
 fn need(user: &User, impersonation: Vec<Attributes>) -> Need {
-    let any = vec![Attributes::of_request(
-        "GET",
-        "/apis/apps.clusternet.io/v1alpha1/subscriptions",
-        "",
-    )];
+    let right = Attributes::of_request("GET", "/apis/apps.clusternet.io/v1alpha1/subscriptions", "");
     Need {
         user: user.clone(),
         impersonation,
         subject: user.clone(),
-        any,
+        any: vec![right.clone()],
+        told: right,
     }
 }
 

@@ -21,12 +21,14 @@ fn ask(
     token: bool,
     approval: Approval,
 ) -> Result<Registration, Refusal> {
+    if !token {
+        return renewal(all, &spec.cluster_id, &key(k));
+    }
     match apply(
         all,
         &Edit::Register {
             spec,
             key: key(k),
-            token,
             at: "2026-01-01T00:00:00Z".to_owned(),
         },
         &BTreeMap::new(),
@@ -35,6 +37,27 @@ fn ask(
         Edited::Registration(registration) => Ok(*registration),
         Edited::Token => panic!("a registration gives a registration"),
     }
+}
+
+fn approve_called(all: &Registrations, word: &str, replace_key: bool, key: Option<&str>) -> Result<Edit, Refusal> {
+    approval(called(all, word, |_| true)?, replace_key, key)
+}
+
+#[test]
+fn whoever_has_neither_token_nor_key_hears_nothing_of_a_cluster() {
+    let mut all = Registrations::default();
+    ask(&mut all, spec('a', "east"), "k", true, Approval::Automatic).unwrap();
+    ask(&mut all, spec('c', "west"), "k", true, Approval::Manual).unwrap();
+    let mut heard = ['a', 'b', 'c'].map(|id| {
+        let cluster = spec(id, "x").cluster_id;
+        let refusal = renewal(&all, &cluster, &key("other")).unwrap_err();
+        (refusal.code, refusal.message.replace(cluster.as_str(), "ID"))
+    });
+    assert_eq!(heard[0].0, 401);
+    heard.sort();
+    assert_eq!((&heard[0], &heard[1]), (&heard[1], &heard[2]));
+    let blind = called(&all, "esat", |_| false).unwrap_err();
+    assert!(!blind.message.contains("east"), "{blind}");
 }
 
 #[test]
@@ -75,14 +98,14 @@ fn a_new_key_waits_for_a_person() {
         ask(&mut all, spec('a', "east"), "new", false, Approval::Automatic)
             .unwrap_err()
             .code,
-        403
+        401
     );
     let waiting = ask(&mut all, spec('a', "east"), "new", true, Approval::Automatic).unwrap();
     assert_eq!(
         (waiting.key_digest.as_str(), waiting.pending_key_digest.as_deref()),
         (key("k").as_str(), Some(key("new").as_str()))
     );
-    let edit = approval(&all, "east", true, None).unwrap();
+    let edit = approve_called(&all, "east", true, None).unwrap();
     apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
     assert_eq!(all.clusters.values().next().unwrap().key_digest, key("new").as_str());
 }
@@ -142,9 +165,9 @@ fn by_hand_a_cluster_waits() {
         Decision::Pending
     );
     assert!(approved(&all).is_empty());
-    let typo = approval(&all, "esat", false, None).unwrap_err();
+    let typo = approve_called(&all, "esat", false, None).unwrap_err();
     assert!(typo.code == 404 && typo.message.contains("east"), "{typo}");
-    let edit = approval(&all, "east", false, None).unwrap();
+    let edit = approve_called(&all, "east", false, None).unwrap();
     apply(&mut all, &edit, &BTreeMap::new(), Approval::Manual).unwrap();
     assert_eq!(approved(&all).len(), 1);
 }
@@ -174,7 +197,6 @@ fn register(spec: RegistrationSpec, stated: &BTreeMap<String, Reading<ClusterDef
     let edit = Edit::Register {
         spec,
         key: key("k"),
-        token: true,
         at: "2026-01-01T00:00:00Z".to_owned(),
     };
     apply(&mut Registrations::default(), &edit, stated, Approval::Automatic)
@@ -314,10 +336,10 @@ fn a_cluster_that_calls_itself_by_another_ones_id_is_not_taken_for_it() {
         ..victim.clone()
     };
     all.clusters.insert(intruder.cluster_id.clone(), intruder);
-    assert_eq!(called(&all, victim.cluster_id.as_str()).unwrap(), &victim);
-    assert_eq!(called(&all, "east").unwrap(), &victim);
+    assert_eq!(called(&all, victim.cluster_id.as_str(), |_| true).unwrap(), &victim);
+    assert_eq!(called(&all, "east", |_| true).unwrap(), &victim);
     all.clusters.remove(&victim.cluster_id);
-    assert_eq!(called(&all, victim.cluster_id.as_str()).unwrap_err().code, 404);
+    assert_eq!(called(&all, victim.cluster_id.as_str(), |_| true).unwrap_err().code, 404);
 }
 
 #[test]
@@ -331,9 +353,13 @@ fn the_key_of_a_cluster_that_waits_stays_the_one_that_is_looked_at() {
     );
     assert_eq!(all.clusters[&east.cluster_id], east);
     let (this, other) = (key("k").to_string(), key("swapped").to_string());
-    assert_eq!(approval(&all, "east", false, Some(&other)).unwrap_err().code, 409);
-    assert_eq!(approval(&all, "east", true, None).unwrap_err().code, 409, "no new key waits");
-    let edit = approval(&all, "east", false, Some(&this)).unwrap();
+    assert_eq!(approve_called(&all, "east", false, Some(&other)).unwrap_err().code, 409);
+    assert_eq!(
+        approve_called(&all, "east", true, None).unwrap_err().code,
+        409,
+        "no new key waits"
+    );
+    let edit = approve_called(&all, "east", false, Some(&this)).unwrap();
     // Forgotten and registered anew before the writer comes to the approval: it is about the key that was looked at.
     all.clusters.remove(&east.cluster_id);
     ask(&mut all, spec('a', "east"), "swapped", true, Approval::Manual).unwrap();

@@ -95,8 +95,8 @@ impl Sessions for Registry {
 }
 
 impl Tunnels for Registry {
-    fn names(&self, _: &str) -> Option<ClusterNames> {
-        None
+    fn names(&self, word: &str) -> Option<ClusterNames> {
+        (word == "edge-1").then(|| ClusterNames::unknown(word))
     }
 
     fn find(&self, cluster: &str) -> Lookup {

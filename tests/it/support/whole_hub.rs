@@ -182,7 +182,7 @@ impl WholeHub {
         }
     }
 
-    /// What `/readyz` says.
+    /// What `/readyz` says to somebody whom the hub does not know.
     pub(crate) async fn ready(&self) -> (u16, String) {
         let (code, text) = self
             .send(self.client(None), Method::GET, "/readyz?verbose", None, Bytes::new())
