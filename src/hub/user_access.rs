@@ -18,7 +18,7 @@ use super::registry::seconds;
 use super::revision::Revision;
 use crate::core::access::attributes::ClusterNames;
 use crate::core::access::impersonation::Impersonation;
-use crate::core::access::{Identity, KeyDigest, Refusal, Subject, User, identify};
+use crate::core::access::{ADMINS, Identity, KeyDigest, Refusal, Subject, User, identify};
 use crate::core::state::registrations::{Decision, Registration};
 use crate::tunnel::dial::SOCKETS_PATH;
 use crate::tunnel::http::Body;
@@ -71,14 +71,7 @@ impl UserAccess {
         let revision = self.revisions.borrow().clone();
         let approved = revision.state.registrations.clusters.values();
         let approved = approved.filter(|known| known.decision == Decision::Approved);
-        let reachable = approved.filter(|known| {
-            let names = ClusterNames {
-                id: known.cluster_id.to_string(),
-                name: known.cluster_name.clone(),
-                namespace: Some(known.dedicated_namespace.clone()),
-            };
-            names.reachable_by(user, &revision.policy)
-        });
+        let reachable = approved.filter(|known| ClusterNames::of(known).reachable_by(user, &revision.policy));
         let mut reachable: Vec<&Registration> = reachable.collect();
         reachable.sort_by(|a, b| a.cluster_name.cmp(&b.cluster_name));
         let items = reachable.iter().map(|known| {
@@ -99,6 +92,7 @@ impl UserAccess {
         let csr = CertificateRequest::parse(&asked.csr).map_err(|error| bad(error.to_string()))?;
         let user = holder(asked.user, asked.groups, csr.key_digest()).map_err(bad)?;
         self.may_act_as(sender, &user)?;
+        refuse_administrators(&user)?;
         let now = SystemTime::now();
         let certificate = self.authority.issue_user_request(&user, &csr, now, lifetime);
         let certificate = certificate
@@ -119,6 +113,17 @@ impl UserAccess {
         let lacking = rights.iter().find(|right| policy.decide(sender, right).is_none());
         lacking.map_or(Ok(()), |right| Err(Refusal::missing(sender, right)))
     }
+}
+
+/// A certificate cannot be taken back, so it is only good for those from whom a rule can be taken.
+fn refuse_administrators(user: &User) -> Result<(), Refusal> {
+    if !user.groups.iter().any(|group| group == ADMINS) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(format!(
+        "forbidden: no certificate is made for {ADMINS}: its members need no rule, so none could be taken from them before it ends; an \
+         administrator gets a token (`branchline token user --group {ADMINS}`, or the issuer's groups), or a ClusterRole that may do everything"
+    )))
 }
 
 /// The user whom a certificate with this subject makes; else what is wrong with it.

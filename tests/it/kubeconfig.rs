@@ -106,6 +106,10 @@ fn contexts_lead_to_the_hub_and_to_what_the_user_may_reach() {
             "is not understood",
         ),
         (["--user=system:admin", "--group=dev"], "begins with system:"),
+        (
+            ["--user=zoe", "--group=branchline:admins"],
+            "branchline token user --group branchline:admins",
+        ),
     ] {
         let refused = kubeconfig(&admin, &arguments).fails_with(1);
         assert!(refused.contains(reason), "{refused}");
