@@ -1,5 +1,6 @@
 //! What the hub's writer holds between runs, and one run in its steps.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use branchline::core::ids::ObjectId;
@@ -119,7 +120,7 @@ impl HubCore {
         let (snapshot, diagnostics) = index::build(&files, &self.parses, &limits);
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
         let indexed = Instant::now();
-        let outcome = self.compute(&snapshot);
+        let outcome = self.compute(&Arc::new(snapshot));
         let computed = Instant::now();
         let tree = self.trees.build(&outcome.state);
         let built = Instant::now();
@@ -153,7 +154,7 @@ impl HubCore {
         }
     }
 
-    fn compute(&mut self, snapshot: &Snapshot) -> Outcome {
+    fn compute(&mut self, snapshot: &Arc<Snapshot>) -> Outcome {
         let fleet = self.fleets.follow(&self.registrations, snapshot, &self.state);
         let inputs = Inputs {
             snapshot,

@@ -160,7 +160,7 @@ fn unreadable(path: &str) -> CliError {
 
 /// One side of the comparison.
 struct Indexed {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     diagnostics: Vec<Diagnostic>,
 }
 

@@ -191,13 +191,14 @@ pub(super) fn index(
     files: &FileTree,
     contents: &Contents,
     cache: &mut ParseCache,
-) -> Result<(Snapshot, Vec<Diagnostic>), CliError> {
+) -> Result<(Arc<Snapshot>, Vec<Diagnostic>), CliError> {
     let limits = Limits::default();
     cache.fill(files, &limits, |id| {
         let unreadable = |error| CliError::failed(format!("cannot read content {id}"), "run git fsck").because(error);
         contents.load(id).map_err(unreadable)
     })?;
-    Ok(index::build(files, cache, &limits))
+    let (snapshot, diagnostics) = index::build(files, cache, &limits);
+    Ok((Arc::new(snapshot), diagnostics))
 }
 
 /// ManagedClusters as a file states them.
@@ -373,7 +374,7 @@ pub(super) fn read_previous(text: Option<&str>) -> Result<(State, Option<Content
 
 /// What a run goes by: the state before says how the directories are laid out.
 pub(super) fn inputs<'a>(
-    snapshot: &'a Snapshot,
+    snapshot: &'a Arc<Snapshot>,
     fleet: &'a FleetResult,
     previous: &'a State,
     settings: RenderSettings,
@@ -389,7 +390,7 @@ pub(super) fn inputs<'a>(
 
 /// Runs the pure core over a snapshot; the index's diagnostics come first in the result's.
 pub(super) fn run(
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     mut diagnostics: Vec<Diagnostic>,
     clusters: Clusters,
     previous: &State,

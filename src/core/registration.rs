@@ -357,7 +357,7 @@ pub fn called<'r>(
     };
     found.ok_or_else(|| {
         let seen = all.values().filter(|known| may_see(known));
-        let near = crate::core::pipeline::nearest(word, seen.map(|known| known.cluster_name.as_str())).join(", ");
+        let near = crate::core::text::nearest(word, seen.map(|known| known.cluster_name.as_str())).join(", ");
         not_found(format!(
             "no cluster {word:?} has asked to register; near names: {}",
             if near.is_empty() { "none" } else { &near }

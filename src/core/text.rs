@@ -1,6 +1,10 @@
 //! Texts of peers and repositories made safe to show: bounded, on one line, without anything that a terminal or a log would obey.
 
+mod near;
+
 use std::borrow::Cow;
+
+pub use near::{edit_distance, nearest};
 
 /// Longest text of a peer that is kept, in bytes; longer ones are cut.
 pub const MAX_MESSAGE_BYTES: usize = 1024;

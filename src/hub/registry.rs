@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,10 +20,10 @@ use crate::core::access::attributes::ClusterNames;
 use crate::core::access::{KeyDigest, Refusal};
 use crate::core::api::cluster::ClusterStatus;
 use crate::core::ids::{ClusterId, ObjectId};
-use crate::core::pipeline::nearest;
 use crate::core::state::State;
 use crate::core::state::registrations::{Decision, Registration};
 use crate::core::status::DescriptionReport;
+use crate::core::text::nearest;
 use crate::tunnel::TunnelHandle;
 use crate::wire::control::Report;
 
@@ -196,9 +198,12 @@ impl Registry {
     /// its right.
     pub async fn enforce(self: Arc<Self>, stop: CancellationToken) {
         let mut revisions = self.revisions.clone();
+        let mut known = OrdMap::new();
         loop {
-            revisions.borrow_and_update();
-            self.close_unwelcome();
+            let state = revisions.borrow_and_update().state.clone();
+            self.close_unwelcome(&known, &state.registrations.clusters);
+            known = state.registrations.clusters.clone();
+            drop(state);
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = revisions.changed() => if changed.is_err() { return },
@@ -206,20 +211,21 @@ impl Registry {
         }
     }
 
-    fn close_unwelcome(&self) {
-        let unwelcome: Vec<(ClusterId, Arc<Live>)> = self
-            .lock()
-            .iter()
-            .filter(|(cluster, live)| live.is_connected() && self.admit(cluster, &live.key).is_err())
-            .map(|(cluster, live)| (cluster.clone(), Arc::clone(live)))
-            .collect();
-        for (cluster, live) in unwelcome {
-            info!(cluster = %cluster, address = %live.address, "the tunnel is closed: its cluster or key is no longer the registered one");
-            live.handle.begin_close();
+    /// Looks at the clusters whose registrations changed. Who joins meanwhile looks after itself: see [`Sessions::joined`].
+    fn close_unwelcome(&self, before: &OrdMap<ClusterId, Registration>, now: &OrdMap<ClusterId, Registration>) {
+        for change in before.diff(now) {
+            let (DiffItem::Add(cluster, _) | DiffItem::Remove(cluster, _) | DiffItem::Update { new: (cluster, _), .. }) = change;
+            let Some(live) = self.get(cluster) else { continue };
+            if live.is_connected() && self.admit(cluster, &live.key).is_err() {
+                info!(cluster = %cluster, address = %live.address, "the tunnel is closed: its cluster or key is no longer the registered one");
+                live.handle.begin_close();
+            }
+            let mut all = self.lock();
+            // It may be registered again by now, and have joined.
+            if !self.revisions.borrow().state.registrations.clusters.contains_key(cluster) {
+                all.remove(cluster);
+            }
         }
-        let revision = self.revisions.borrow().clone();
-        self.lock()
-            .retain(|cluster, live| live.is_connected() || revision.state.registrations.clusters.contains_key(cluster));
     }
 
     /// Says that live facts of a cluster changed.
@@ -274,15 +280,12 @@ impl Registry {
             fleet.flat_map(|known| [known.cluster_name.as_str(), known.cluster_id.as_str()]),
         )
     }
-
-    fn registration(&self, cluster: &ClusterId) -> Option<Registration> {
-        self.revisions.borrow().state.registrations.clusters.get(cluster).cloned()
-    }
 }
 
 impl Sessions for Registry {
     fn admit(&self, cluster: &ClusterId, key: &KeyDigest) -> Result<(), Refusal> {
-        match self.registration(cluster) {
+        let state = self.revisions.borrow().state.clone();
+        match state.registrations.clusters.get(cluster) {
             Some(known) if known.decision == Decision::Approved && known.key_digest == key.as_str() => Ok(()),
             Some(known) if known.decision == Decision::Approved => Err(Refusal::forbidden(format!(
                 "forbidden: the key of this certificate is not the one that is registered for cluster {:?}; \
@@ -319,7 +322,7 @@ impl Sessions for Registry {
             key: session.key.clone(),
             session: number,
         };
-        let (cluster, handle) = (session.cluster.clone(), session.handle.clone());
+        let (cluster, handle, key) = (session.cluster.clone(), session.handle.clone(), session.key.clone());
         // The key may have been replaced since the connection was let in.
         if let Err(refusal) = self.admit(&cluster, &session.key) {
             info!(cluster = %cluster, refusal = %refusal, "a tunnel was refused");
@@ -332,6 +335,11 @@ impl Sessions for Registry {
         drop(all);
         if let Some(before) = before {
             before.handle.begin_close();
+        }
+        // A registration that changed just now was compared without this tunnel.
+        if let Err(refusal) = self.admit(&cluster, &key) {
+            info!(cluster = %cluster, refusal = %refusal, "a tunnel was refused");
+            handle.begin_close();
         }
         if let Some(rivalry) = rivalry {
             warn!(cluster = %cluster, "{rivalry}");

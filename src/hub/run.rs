@@ -310,7 +310,7 @@ impl Parts {
             Arc::clone(&facts),
             Arc::clone(&metrics),
         );
-        let projection = projection.reading(state.repo.contents().ok());
+        let projection = projection.reading(state.repo.clone());
         self.tasks
             .spawn(projection.run(self.revisions.clone(), changes, read_log(state), self.stop.clone()));
         self.tasks.spawn(self.sessions(

@@ -34,6 +34,8 @@ use crate::wire;
 use crate::wire::content::{ContentError, ContentObject, pack, split_too_large};
 use crate::wire::control::{Offer, ToAgent, ToHub};
 
+/// How long what a tree reaches is kept after the last `Want`. Worked out again if there is another.
+const REACHABLE_KEPT: Duration = Duration::from_secs(60);
 /// Answers that an agent may wait for at once; a correct one waits for one or two.
 const ASKS: usize = 16;
 /// Sessions that read the repository at the same time. When a thousand agents come back each would otherwise have a thread of its own, with
@@ -133,6 +135,7 @@ pub fn run(context: Arc<SessionContext>, number: u64, session: Box<Session>) -> 
         offered: None,
         offered_state: None,
         allowed: None,
+        forget_at: tokio::time::Instant::now(),
     };
     let stop = context.stop.clone();
     let mut incoming = Incoming {
@@ -279,6 +282,8 @@ struct Outgoing {
     offered_state: Option<Arc<ClusterState>>,
     /// What the offered tree reaches, worked out at the first `Want`.
     allowed: Option<(ObjectId, Arc<HashSet<ObjectId>>)>,
+    /// When it is let go of, because the agent seems to have everything.
+    forget_at: tokio::time::Instant,
 }
 
 impl Outgoing {
@@ -293,6 +298,7 @@ impl Outgoing {
         Box::pin(self.offer_if_needed()).await?;
         let stop = self.context.stop.clone();
         loop {
+            let forget_at = self.forget_at;
             tokio::select! {
                 ask = asks.recv() => match ask.map(|ask| *ask) {
                     Some(Ask::Content(tree, ids)) => Box::pin(self.send_wanted(tree, ids)).await?,
@@ -307,6 +313,7 @@ impl Outgoing {
                     }
                     Err(_) => return Ok(()),
                 },
+                () = async { Box::pin(tokio::time::sleep_until(forget_at)).await }, if self.allowed.is_some() => self.allowed = None,
                 () = stop.cancelled() => return Ok(self.sender.send(&ToAgent::Drain {}, b"").await?),
             }
         }
@@ -404,6 +411,7 @@ impl Outgoing {
     }
 
     async fn reachable(&mut self, tree: ObjectId) -> Result<Arc<HashSet<ObjectId>>, SessionError> {
+        self.forget_at = tokio::time::Instant::now() + REACHABLE_KEPT;
         if let Some((known, allowed)) = &self.allowed
             && *known == tree
         {

@@ -61,6 +61,44 @@ impl Candidate {
     }
 }
 
+/// What a cluster has of a Subscription, by feed.
+struct Before<'s> {
+    description: Option<&'s DescriptionState>,
+    feeds: HashMap<ObjectKey, &'s FeedState>,
+    applied: HashMap<ObjectKey, &'s [AppliedOverride]>,
+}
+
+impl<'s> Before<'s> {
+    fn new(description: Option<&'s DescriptionState>, provenance: Option<&'s ProvenanceState>) -> Self {
+        let feeds = description.into_iter().flat_map(|description| &description.feeds);
+        let applied = provenance.into_iter().flat_map(|provenance| &provenance.feeds);
+        Before {
+            description,
+            // Should a feed stand there twice, the first one counts.
+            feeds: feeds.rev().map(|state| (state.feed.key(), state)).collect(),
+            applied: applied
+                .rev()
+                .map(|(feed, applied)| (feed.key(), applied.as_slice()))
+                .collect(),
+        }
+    }
+
+    /// The overrides that applied to a feed.
+    fn applied(&self, feed: &Feed) -> &'s [AppliedOverride] {
+        self.applied.get(&feed.key()).copied().unwrap_or_default()
+    }
+
+    /// The feed as it is; nothing where it was never delivered.
+    fn held(&self, feed: &Feed) -> Option<Candidate> {
+        let state = *self.feeds.get(&feed.key())?;
+        Some(Candidate {
+            state: state.clone(),
+            leaf: self.description?.files.get(&state.path)?.clone(),
+            applied: self.applied(feed).to_vec(),
+        })
+    }
+}
+
 /// One Subscription's feeds for one cluster.
 struct Draft<'a> {
     placed: &'a Placed,
@@ -280,20 +318,19 @@ impl<'a> Binder<'a> {
         let directory = &resolved.placed.directory;
         let previous = self.inputs.previous.description(&cluster.namespace, directory).cloned();
         let provenance = self.inputs.previous.provenance_of(&cluster.namespace, directory).cloned();
+        let before = Before::new(previous.as_deref(), provenance.as_deref());
         let mut candidates = Vec::new();
         if resolved.placed.subscription.is_none() {
             let feeds = previous.iter().flat_map(|previous| &previous.feeds).map(|state| &state.feed);
-            let before = |feed| provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
-            candidates.extend(feeds.filter_map(|feed| held(feed, previous.as_deref(), before(feed))));
+            candidates.extend(feeds.filter_map(|feed| before.held(feed)));
         }
         resolved.for_each_wanted(self.inputs.snapshot, previous.as_deref(), |feed, source, bundle| {
-            let before = provenance.as_ref().map_or(&[][..], |provenance| provenance.of(feed));
             let decided = source.filter(|(_, demand)| !is_undecided(resolved.placed, *demand));
             let rendered = decided.and_then(|(source, demand)| {
                 let share = self.shares.of(resolved.placed, feed, demand, cluster);
-                self.render(cluster, feed, source, before, share)
+                self.render(cluster, feed, source, before.applied(feed), share)
             });
-            let candidate = rendered.or_else(|| held(feed, previous.as_deref(), before));
+            let candidate = rendered.or_else(|| before.held(feed));
             candidates.extend(candidate.map(|candidate| candidate.of_bundle(bundle)));
         });
         self.keep_one_each(resolved.placed, previous.as_deref(), &mut candidates);
@@ -432,11 +469,9 @@ impl<'a> Binder<'a> {
 
     /// Equal inputs, other bytes: an ApplyLater override waits for the next change.
     fn note_pending(&mut self, draft: &Draft<'_>, previous: &DescriptionState) {
+        let before = Before::new(Some(previous), None);
         for candidate in &draft.candidates {
-            let kept = previous
-                .feeds
-                .iter()
-                .find(|known| known.feed.key() == candidate.state.feed.key());
+            let kept = before.feeds.get(&candidate.state.feed.key());
             let kept = kept.and_then(|known| previous.files.get(&known.path));
             if kept.is_some_and(|leaf| leaf.id != candidate.leaf.id) {
                 let pending = (draft.placed.name(), candidate.state.feed.to_string());
@@ -477,18 +512,6 @@ pub(super) fn report(notes: &Notes, fleet: &FleetResult, findings: &mut Findings
 pub(super) fn applied_digest(feed: &Feed, source: &Definition, applying: &[Arc<Override>]) -> ObjectId {
     let now = applying.iter().filter(|applied| applied.policy == Policy::ApplyNow);
     render::input_digest(feed, source.digest, now.map(|applied| applied.digest))
-}
-
-/// The feed as the previous state has it; nothing where it was never delivered.
-fn held(feed: &Feed, previous: Option<&DescriptionState>, before: &[AppliedOverride]) -> Option<Candidate> {
-    let previous = previous?;
-    let state = previous.feeds.iter().find(|known| known.feed.key() == feed.key())?;
-    let leaf = previous.files.get(&state.path)?.clone();
-    Some(Candidate {
-        state: state.clone(),
-        leaf,
-        applied: before.to_vec(),
-    })
 }
 
 fn description_digest(candidates: &[Candidate]) -> ObjectId {

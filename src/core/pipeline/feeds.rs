@@ -1,6 +1,6 @@
 //! A Subscription's feeds, looked up once for all clusters: objects, and the objects of Bundles. Renders nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::listing::bundle_name;
 use super::strays::near_feed;
@@ -17,6 +17,8 @@ pub(super) struct Resolved<'a> {
     items: Vec<Item<'a>>,
     /// Every object among the items.
     listed: BTreeSet<ObjectKey>,
+    /// The places of the demands.
+    demands: HashMap<&'a str, usize>,
 }
 
 enum Item<'a> {
@@ -45,6 +47,7 @@ pub(super) fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: 
         placed,
         items: Vec::new(),
         listed: BTreeSet::new(),
+        demands: demand_places(placed),
     };
     let Some(subscription) = &placed.subscription else {
         return resolved;
@@ -61,6 +64,12 @@ pub(super) fn resolve<'a>(snapshot: &'a Snapshot, placed: &'a Placed, findings: 
     resolved
 }
 
+/// A feed that stands there twice has its first place.
+fn demand_places(placed: &Placed) -> HashMap<&str, usize> {
+    let demands = placed.demands.iter().enumerate().rev();
+    demands.map(|(place, (feed, _))| (&**feed, place)).collect()
+}
+
 impl<'a> Resolved<'a> {
     fn add_object(&mut self, snapshot: &'a Snapshot, subscription: &Subscription, feed: &Feed, findings: &mut Findings) {
         let source = definition_of(snapshot, feed);
@@ -72,7 +81,7 @@ impl<'a> Resolved<'a> {
 
     fn push(&mut self, feed: Feed, source: Option<&'a Definition>, bundle: Option<String>) {
         let key = feed.status_key();
-        let demand = self.placed.demands.iter().position(|(known, _)| **known == *key);
+        let demand = self.demands.get(&*key).copied();
         let is_known = demand.is_none_or(|place| self.placed.demands[place].1 != Demand::Unknown);
         self.items.push(Item::Object(Wanted {
             feed,

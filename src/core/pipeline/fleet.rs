@@ -1,7 +1,7 @@
 //! Registrations + what `hub/` says about clusters → the fleet. What people say in git outranks what the agent reported.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
@@ -72,15 +72,21 @@ impl FleetResult {
 pub struct FleetFollower {
     registrations: OrdMap<ClusterId, Registration>,
     definitions: BTreeMap<String, Reading<ClusterDefinition>>,
+    /// Which snapshot that was, and whether nothing was held in it.
+    snapshot: Weak<Snapshot>,
+    complete: bool,
     /// The last result, if the next one follows from it.
     result: Option<FleetResult>,
 }
 
 impl FleetFollower {
     /// The fleet as [`derive`] gives it.
-    pub fn follow(&mut self, registrations: &Registrations, snapshot: &Snapshot, previous: &State) -> FleetResult {
+    pub fn follow(&mut self, registrations: &Registrations, snapshot: &Arc<Snapshot>, previous: &State) -> FleetResult {
         let now = &registrations.clusters;
-        let known = self.result.take().filter(|_| self.definitions == snapshot.clusters);
+        // What is held was held by the state before, which the last result became: the same snapshot says the same of it.
+        let is_same = std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot));
+        let follows = is_same || (self.complete && self.definitions == snapshot.clusters);
+        let known = self.result.take().filter(|_| follows);
         let result = match known {
             Some(mut result) => {
                 let changed: Vec<_> = self.registrations.diff(now).map(sides).collect();
@@ -95,10 +101,13 @@ impl FleetFollower {
             None => derive(registration::approved(registrations), snapshot, previous),
         };
         self.registrations = now.clone();
-        self.definitions.clone_from(&snapshot.clusters);
-        // Findings belong to clusters that are looked at anew each time, and so does what is held.
-        let follows = result.diagnostics.is_empty() && !snapshot.incomplete;
-        self.result = follows.then(|| result.clone());
+        if !is_same {
+            self.definitions.clone_from(&snapshot.clusters);
+            self.snapshot = Arc::downgrade(snapshot);
+            self.complete = !snapshot.incomplete;
+        }
+        // Findings belong to clusters that are looked at anew each time.
+        self.result = result.diagnostics.is_empty().then(|| result.clone());
         result
     }
 }
@@ -142,5 +151,54 @@ fn contradiction(definition: &ClusterDefinition, cluster: &Cluster) -> Option<Di
     match &definition.namespace {
         Some(stated) if **stated != *cluster.namespace => error("/metadata/namespace", stated, &cluster.namespace),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::core::state::registrations::Decision;
+
+    fn registration(number: u8, label: u8) -> Registration {
+        Registration {
+            cluster_id: format!("0d0c9d5f-7a77-4a9e-8b7c-{number:012x}").parse().unwrap(),
+            cluster_name: format!("edge-{number}"),
+            dedicated_namespace: format!("clusternet-edge-{number}"),
+            cluster_type: String::new(),
+            labels: [("label".to_owned(), label.to_string())].into(),
+            taints: Vec::new(),
+            registered: None,
+            decision: Decision::Approved,
+            key_digest: String::new(),
+            pending_key_digest: None,
+        }
+    }
+
+    proptest! {
+        /// Registrations come, change and go, the source moves now and then, and some of it cannot be read.
+        #[test]
+        fn a_fleet_that_is_followed_is_the_one_that_is_derived(
+            steps in prop::collection::vec((0..4u8, prop::option::weighted(0.8, 0..3u8), prop::option::weighted(0.3, any::<bool>())), 1..20)
+        ) {
+            let (mut follower, mut registrations, mut previous) = (FleetFollower::default(), Registrations::default(), State::default());
+            let mut snapshot = Arc::new(Snapshot::default());
+            for (number, label, moved) in steps {
+                let known = registration(number, label.unwrap_or_default());
+                match label {
+                    Some(_) => drop(registrations.clusters.insert(known.cluster_id.clone(), known)),
+                    None => drop(registrations.clusters.remove(&known.cluster_id)),
+                }
+                if let Some(incomplete) = moved {
+                    snapshot = Arc::new(Snapshot { incomplete, ..Snapshot::default() });
+                }
+                let followed = follower.follow(&registrations, &snapshot, &previous);
+                let derived = derive(registration::approved(&registrations), &snapshot, &previous);
+                prop_assert_eq!(&followed, &derived);
+                previous.managed_clusters = followed.records;
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What one run leaves for the next, and what of the next follows from it: which placements stay, and which clusters have to be bound anew. A
 //! run without memory gives the same result; where anything is not as it should be (a file that does not parse, an override that cannot be
-//! carried out) every cluster is looked at again.
+//! carried out) every cluster is looked at again once the source has changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
@@ -33,6 +33,8 @@ pub struct Memory {
 
 struct Last {
     state: State,
+    /// Which snapshot that was; held weakly, so that an old one goes as soon as nobody needs it.
+    snapshot: Weak<Snapshot>,
     settings: RenderSettings,
     healthy: bool,
     fleet: Fleet,
@@ -177,10 +179,7 @@ impl Memory {
     }
 
     /// What the feeds and overrides come to.
-    pub(super) fn standing(&self, inputs: &Inputs<'_>, resolved: &[Resolved<'_>], overrides: &OverrideIndex<'_>) -> Standing {
-        if !is_healthy(inputs.snapshot) {
-            return Standing::default();
-        }
+    pub(super) fn standing(resolved: &[Resolved<'_>], overrides: &OverrideIndex<'_>) -> Standing {
         let digest = |resolved: &Resolved<'_>| {
             let mut text = format!("{}\n", resolved.placed.subscription.is_none());
             resolved.describe(&mut text);
@@ -210,12 +209,18 @@ impl Memory {
         placements: &[Placed],
         standing: &Standing,
     ) -> Affected {
-        let follows = |last: &&Last| last.is_before(inputs) && is_healthy(inputs.snapshot);
+        let follows = |last: &&Last| {
+            let is_healthy = || last.healthy && is_healthy(inputs.snapshot);
+            last.is_before(inputs) && (last.has_read(inputs.snapshot) || is_healthy())
+        };
         let (Some(last), Changed::These { records, .. }) = (self.last.as_ref().filter(follows), changed) else {
             return Affected::All;
         };
         // What was worth a note is looked at again, so that the note says where things stand now.
-        let mut affected: BTreeSet<Arc<str>> = last.notes.keys().cloned().collect();
+        let mut affected: BTreeSet<Arc<str>> = match last.has_read(inputs.snapshot) {
+            true => BTreeSet::new(),
+            false => last.notes.keys().cloned().collect(),
+        };
         for (before, now) in records {
             affected.extend(before.iter().chain(now).map(|record| record.cluster.namespace.clone()));
         }
@@ -252,6 +257,7 @@ impl Memory {
         self.shared.tidy();
         self.last = Some(Last {
             state: state.clone(),
+            snapshot: Arc::downgrade(inputs.snapshot),
             settings: inputs.settings,
             healthy: is_healthy(inputs.snapshot),
             fleet: inputs.fleet.fleet.clone(),
@@ -271,11 +277,15 @@ impl Memory {
 }
 
 impl Last {
+    /// Whether that run was over this very snapshot: then nothing that git says has changed, held or not.
+    fn has_read(&self, snapshot: &Arc<Snapshot>) -> bool {
+        std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot))
+    }
+
     /// Whether a run begins where this one ended.
     fn is_before(&self, inputs: &Inputs<'_>) -> bool {
         let previous = inputs.previous;
-        self.healthy
-            && self.settings == inputs.settings
+        self.settings == inputs.settings
             && self.state.clusters.ptr_eq(&previous.clusters)
             && self.state.provenance.ptr_eq(&previous.provenance)
     }

@@ -19,6 +19,7 @@ mod waiting;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::core::api::subscription::Feed;
 use crate::core::diagnostic::Diagnostic;
@@ -32,14 +33,13 @@ pub use fleet::{FleetFollower, FleetResult, derive as derive_fleet};
 pub use memory::Memory;
 pub use placing::{Placed, verify};
 pub use recipe::{Recipe, explain_cluster, recipes};
-pub use strays::nearest;
 pub use waiting::{Past, Since, date};
 
 /// What a run starts from.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
-    /// What the source repository says.
-    pub snapshot: &'a Snapshot,
+    /// What the source repository says. The same value as in the run before says that nothing in it has changed.
+    pub snapshot: &'a Arc<Snapshot>,
     /// The clusters as [`derive_fleet`] gives them.
     pub fleet: &'a FleetResult,
     /// The state before.
@@ -101,7 +101,7 @@ pub fn run(inputs: &Inputs<'_>, memory: &mut Memory) -> Outcome {
         .iter()
         .map(|placed| resolve(inputs.snapshot, placed, &mut findings))
         .collect();
-    let standing = memory.standing(inputs, &resolved, &overrides);
+    let standing = Memory::standing(&resolved, &overrides);
     let affected = memory.affected(inputs, &changed, &placements, &standing);
     drop(changed);
     let bound = bind::bind(inputs, &resolved, &overrides, memory, affected);

@@ -4,6 +4,7 @@
 //! Earlier commits are judged with the placement and the registered clusters of now. Walks no log: it takes one, newest first.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use serde_json::json;
@@ -100,9 +101,10 @@ pub fn date<E>(
         let Some(past) = log.next() else { break };
         let past = past?;
         is_whole = past.is_first;
-        let fleet = fleet::derive(registered.iter().cloned(), &past.snapshot, inputs.previous);
+        let snapshot = Arc::new(past.snapshot);
+        let fleet = fleet::derive(registered.iter().cloned(), &snapshot, inputs.previous);
         let then = Inputs {
-            snapshot: &past.snapshot,
+            snapshot: &snapshot,
             fleet: &fleet,
             ..*inputs
         };

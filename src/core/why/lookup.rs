@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::query::ObjectQuery;
 use crate::core::ids::ObjectKey;
 use crate::core::index::{is_bundle, is_chart};
-use crate::core::pipeline::{Inputs, Outcome, nearest};
+use crate::core::pipeline::{Inputs, Outcome};
 use crate::core::schedule::{Cluster, Fleet};
 use crate::core::state::{FeedState, State};
+use crate::core::text::nearest;
 
 /// What was asked for and is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -69,6 +70,7 @@ impl Source {
             cluster: Cluster::new(name, None, None, BTreeMap::from([("region".to_owned(), region.to_owned())])).into(),
             cluster_type: String::new(),
         };
+        let snapshot = Arc::new(snapshot);
         let fleet = pipeline::derive_fleet([record("a", "eu"), record("b", "us")], &snapshot, previous);
         let inputs = Inputs {
             snapshot: &snapshot,

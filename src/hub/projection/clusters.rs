@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tracing::warn;
 
 use super::super::readiness::{Readiness, ready};
 use super::super::registry::{Live, seconds};
@@ -20,7 +21,9 @@ use crate::core::schedule::Cluster;
 use crate::core::state::{ClusterState, DescriptionState, FeedState, subscription_of};
 use crate::core::status::DescriptionReport;
 use crate::core::taint::Taint;
+use crate::core::text::with_causes;
 use crate::core::yaml::{self, Limits};
+use crate::git::RepoError;
 
 /// What is shown of one cluster.
 #[derive(Default)]
@@ -272,7 +275,8 @@ impl Projection {
 
     /// A file of the state branch as a value.
     fn read(&self, id: ObjectId, bytes: Option<&[u8]>) -> Option<Value> {
-        let read = || self.contents.as_ref()?.blob(id).ok();
+        let told = |error: &RepoError| warn!(%id, error = %with_causes(error), "an object of the state branch cannot be read");
+        let read = || self.contents()?.blob(id).inspect_err(told).ok();
         let bytes = bytes.map_or_else(read, |bytes| Some(bytes.to_vec()))?;
         yaml::parse_yaml(&bytes, &Limits::default()).ok()?.pop()?.value.ok()
     }

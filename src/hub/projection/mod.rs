@@ -11,6 +11,7 @@ mod events;
 mod git_kinds;
 mod objects;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use self::applications::{Progress, subscription_conditions};
 use self::births::Births;
@@ -37,7 +39,8 @@ use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{Reading, Subscription};
 use crate::core::object::Object;
 use crate::core::state::description_directory;
-use crate::git::Contents;
+use crate::core::text::with_causes;
+use crate::git::{Contents, Repo, RepoError};
 use crate::kubeapi::{ResourceId, Store};
 
 /// How often readiness is looked at without any news, and clusters whose news found the queue full.
@@ -59,8 +62,10 @@ pub struct Projection {
     registry: Arc<Registry>,
     facts: Arc<LiveFacts>,
     metrics: Arc<Metrics>,
-    /// Reads the state branch, for what a revision names and does not hold.
-    contents: Option<Contents>,
+    /// Where the state branch is, for what a revision names and does not hold.
+    repo: Option<Repo>,
+    /// Open while something is shown: an open repository keeps packs that were deleted.
+    contents: OnceCell<Option<Contents>>,
     /// What is shown.
     revision: Arc<Revision>,
     clusters: HashMap<String, Shown>,
@@ -107,7 +112,8 @@ impl Projection {
             registry,
             facts,
             metrics,
-            contents: None,
+            repo: None,
+            contents: OnceCell::new(),
             revision: Arc::default(),
             clusters: HashMap::new(),
             errors: HashMap::new(),
@@ -125,9 +131,18 @@ impl Projection {
 
     /// Reads what it needs of the state branch from this repository.
     #[must_use]
-    pub fn reading(mut self, contents: Option<Contents>) -> Self {
-        self.contents = contents;
+    pub fn reading(mut self, repo: Repo) -> Self {
+        self.repo = Some(repo);
         self
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        let open = || {
+            let opened = self.repo.as_ref()?.contents();
+            let told = |error: &RepoError| warn!(error = %with_causes(error), "the state branch cannot be read; some objects are shown without their content");
+            opened.inspect_err(told).ok()
+        };
+        self.contents.get_or_init(open).as_ref()
     }
 
     /// Follows revisions and live facts until the token ends; `log` brings the log of the state branch as it was at the start.
@@ -144,6 +159,7 @@ impl Projection {
         self.opening = false;
         let mut waits_for_log = true;
         loop {
+            self.contents.take();
             let due = self.shown_at + PAUSE;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -298,7 +314,6 @@ impl Projection {
                 self.events.forget(&self.store, &about_subscription(&key));
             }
         }
-        self.count();
     }
 
     fn show_subscription(&mut self, key: &Key) {
@@ -366,6 +381,7 @@ impl Projection {
         waiting.map(|(_, name)| &**name).take(MOST_NAMED).collect()
     }
 
+    /// Counts the fleet for `/metrics`, with every look around: it takes a look at every cluster.
     fn count(&self) {
         let as_gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let revision = &self.revision;

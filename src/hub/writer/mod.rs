@@ -124,6 +124,14 @@ pub struct Writer {
     revisions: watch::Sender<Arc<Revision>>,
 }
 
+/// What a run came to, with what it started from.
+struct Computed {
+    outcome: Outcome,
+    fleet: FleetResult,
+    previous: Arc<State>,
+    fan_out: u8,
+}
+
 /// Why a commit is made.
 struct Cause {
     trigger: &'static str,
@@ -336,14 +344,16 @@ impl Writer {
         registration::approve_stated(&mut registrations, &self.snapshot.clusters);
         let edited = !batch.edits.is_empty();
         let answers = self.edit(batch.edits, &mut registrations);
+        let mut computed = None;
         let accepted = if moved || batch.live || !self.indexed || registrations != self.state.registrations {
             self.indexed = true;
-            let outcome = self.compute(registrations, &mut phases);
-            self.accept(outcome, &batch.cause, edited, &phases, now)
+            let found = computed.insert(self.compute(registrations, &mut phases));
+            self.accept(&found.outcome, &batch.cause, edited, &phases, now)
         } else {
             self.finish_quiet_run(batch.push);
             Ok(())
         };
+        let is_accepted = accepted.is_ok();
         for (answer, reply) in answers {
             let answer = match &accepted {
                 Ok(()) => answer,
@@ -351,6 +361,9 @@ impl Writer {
             };
             // Whoever asked may have gone away.
             let _ = reply.send(answer);
+        }
+        if let Some(computed) = computed.filter(|_| is_accepted) {
+            waiting::date(self, computed);
         }
     }
 
@@ -399,24 +412,30 @@ impl Writer {
         Ok(true)
     }
 
-    fn compute(&mut self, registrations: Registrations, phases: &mut Phases) -> Outcome {
+    fn compute(&mut self, registrations: Registrations, phases: &mut Phases) -> Computed {
         let begun = Instant::now();
         let mut fleet = self.fleets.follow(&registrations, &self.snapshot, &self.state);
         self.add_live_facts(&mut fleet, &registrations);
+        let (previous, fan_out) = (Arc::clone(&self.state), self.settings.fan_out.unwrap_or(self.state.fan_out));
         let inputs = Inputs {
             snapshot: &self.snapshot,
             fleet: &fleet,
-            previous: &self.state,
+            previous: &previous,
             settings: self.settings.render,
-            fan_out: self.settings.fan_out.unwrap_or(self.state.fan_out),
+            fan_out,
         };
         let mut outcome = pipeline::run(&inputs, &mut self.memory);
-        waiting::date(self, &mut outcome, &inputs, &registrations);
+        waiting::carry_over(&mut outcome.pending, &self.revisions.borrow().pending);
         outcome.state.registrations = registrations;
         outcome.diagnostics.extend(self.findings.iter().cloned());
         outcome.diagnostics.sort();
         phases.compute = begun.elapsed();
-        outcome
+        Computed {
+            outcome,
+            fleet,
+            previous,
+            fan_out,
+        }
     }
 
     /// The one place where live facts enter a run. Asks agents, for a moment, when replicas wait for room.
@@ -436,21 +455,21 @@ impl Writer {
     /// Writes and publishes an outcome. A state that changes no byte is no commit.
     fn accept(
         &mut self,
-        outcome: Outcome,
+        outcome: &Outcome,
         cause: &Cause,
         edited: bool,
         phases: &Phases,
         now: &impl Fn() -> jiff::Timestamp,
     ) -> Result<(), String> {
         if let Some(problem) = self.problems.foreign.clone() {
-            self.publish(Some(&outcome));
+            self.publish(Some(outcome));
             return Err(problem);
         }
         // Delivery may go ahead of the push only when the tree follows from the pushed parent and this source commit alone.
         let settled = outcome.pending.is_empty() && !outcome.diagnostics.iter().any(Diagnostic::is_error);
         let sticky = outcome.placed.iter().any(|placed| placed.placement.sticky);
         let follows = settled && !sticky && !edited && self.is_pushed(self.head);
-        match self.write(&outcome, cause, phases, now) {
+        match self.write(outcome, cause, phases, now) {
             Ok(()) => {
                 self.problems.writing = None;
                 self.state = Arc::new(outcome.state.clone());
@@ -458,7 +477,7 @@ impl Writer {
                     self.deliver_head();
                 }
                 self.push();
-                self.publish(Some(&outcome));
+                self.publish(Some(outcome));
                 self.keep_packs_few();
                 Ok(())
             }

@@ -181,7 +181,7 @@ proptest! {
     /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
     /// object has two owners in a cluster.
     #[test]
-    fn incremental_equals_full(edits in prop::collection::vec(prop_oneof![6 => edit(), 1 => cluster_edit(), 2 => live_edit()], 1..16), fan_out in 0..=state::MAX_FAN_OUT) {
+    fn incremental_equals_full(edits in prop::collection::vec(prop_oneof![6 => edit(), 4 => cluster_edit(), 2 => live_edit()], 1..16), fan_out in 0..=state::MAX_FAN_OUT) {
         let mut world = seeded();
         world.fan_out = fan_out;
         let mut trees = TreeBuilder::default();
