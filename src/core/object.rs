@@ -96,16 +96,6 @@ impl Object {
         self.string_map("/metadata/labels")
     }
 
-    /// `metadata.annotations` as an iterator over pairs whose value is a string.
-    pub fn annotations(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.string_map("/metadata/annotations")
-    }
-
-    /// One annotation.
-    pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations().find(|(name, _)| *name == key).map(|(_, value)| value)
-    }
-
     /// The value at a JSON pointer.
     pub fn pointer(&self, pointer: &str) -> Option<&Value> {
         self.0.pointer(pointer)

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use branchline::agent::execute;
 use branchline::cluster::{Access, Cluster, InventoryStore, SURVEY_INTERVAL, StatusCollector};
 use branchline::core::apply::{
-    Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Progress, Scope, Step, Target, Wanted, plan, report, reports,
+    Content, DESCRIPTION_ANNOTATION, Desired, Finished, Inventory, Outcomes, Progress, Scope, Step, Target, Wanted, plan, reports,
 };
 use branchline::core::ids::{ObjectId, ObjectKind};
 use branchline::core::object::Object;
-use branchline::core::status::{ObjectOutcome, Phase};
+use branchline::core::status::{DescriptionReport, ObjectOutcome, Phase};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http::{Request, Response};
@@ -123,6 +123,10 @@ fn desired(sub: &str, object: &Value) -> Desired {
         content: Content::Object(Object::from_value(object.clone()).unwrap()),
         order: 0,
     }
+}
+
+fn report(sub: &str, inventory: &Inventory, outcomes: &Outcomes) -> DescriptionReport {
+    reports(&[sub.to_owned()].into(), inventory, outcomes).remove(0)
 }
 
 fn namespace(name: &str) -> Value {

@@ -29,5 +29,5 @@ pub use marks::{DESCRIPTION_ANNOTATION, MANAGED_LABEL, is_ours, mark};
 pub use order::{is_never_pruned, rank_of};
 pub use plan::{Apply, Content, Desired, Plan, Removal, Scope, Step, Target, Unrendered, Wanted, plan};
 pub use progress::{Done, Finished, Progress};
-pub use report::{Outcomes, Standing, report, reports};
+pub use report::{Outcomes, Standing, reports};
 pub use shards::{BrokenInventory, SHARD_LIMIT, decode_shards, encode_shards};

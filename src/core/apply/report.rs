@@ -66,12 +66,6 @@ impl Outcomes {
     }
 }
 
-/// The report about one Description.
-pub fn report(sub: &str, inventory: &Inventory, outcomes: &Outcomes) -> DescriptionReport {
-    let entries = inventory.entries.iter().filter(|(_, entry)| entry.sub == sub);
-    report_entries(sub, entries, outcomes)
-}
-
 /// The reports about several Descriptions, in one pass over the inventory.
 pub fn reports(subs: &BTreeSet<String>, inventory: &Inventory, outcomes: &Outcomes) -> Vec<DescriptionReport> {
     let mut entries: BTreeMap<&str, Vec<(&ObjectKey, &Entry)>> = subs.iter().map(|sub| (sub.as_str(), Vec::new())).collect();

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::core::ids::{ObjectId, ObjectKey, ObjectKind};
 use crate::core::object::Object;
-use crate::core::status::{ObjectOutcome, Phase};
+use crate::core::status::{DescriptionReport, ObjectOutcome, Phase};
 
 /// What a cluster holds: object → (Description that it is marked with, blob).
 type Cluster = BTreeMap<ObjectKey, (String, ObjectId)>;
@@ -33,6 +33,10 @@ fn scope(_: &str, kind: &str) -> Scope {
         "Widget" => Scope::Unknown,
         _ => Scope::Namespaced,
     }
+}
+
+fn report(sub: &str, inventory: &Inventory, outcomes: &Outcomes) -> DescriptionReport {
+    reports(&BTreeSet::from([sub.to_owned()]), inventory, outcomes).remove(0)
 }
 
 /// The truth, which the cluster says only while it knows the kinds.

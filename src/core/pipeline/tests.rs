@@ -22,6 +22,9 @@ use crate::core::yaml::Limits;
 
 mod dividing;
 
+/// Files and what they came to.
+type Indexed = (BTreeMap<String, String>, Arc<Snapshot>, Vec<Diagnostic>);
+
 /// A repository and a fleet that change from run to run.
 #[derive(Default)]
 struct World {
@@ -36,7 +39,7 @@ struct World {
     parses: ParseCache,
     memory: Memory,
     /// The files that were read last and what they came to: as long as they are the same, so is the snapshot.
-    read: Option<(BTreeMap<String, String>, Arc<Snapshot>, Vec<Diagnostic>)>,
+    read: Option<Indexed>,
 }
 
 impl World {
