@@ -1,6 +1,7 @@
 //! The running hub's API for the other commands: a kubeconfig in, JSON out.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Limited};
@@ -9,6 +10,8 @@ use serde_json::Value;
 use super::CliError;
 use crate::cluster::{Access, Cluster, full};
 
+/// How long an answer may take. The hub itself waits a minute for the commit of a change, and some seconds until it shows.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The largest answer.
 const ANSWER_LIMIT: usize = 64 << 20;
 
@@ -101,16 +104,23 @@ impl HubClient {
             request = request.header(if at == 0 { "impersonate-user" } else { "impersonate-group" }, *name);
         }
         let request = request.body(full(bytes)).map_err(|error| unreachable().because(error))?;
-        let response = self
-            .cluster
-            .forward(request)
-            .await
-            .map_err(|error| unreachable().because(error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| unreachable().because(error))?;
+        let exchange = async {
+            let response = self
+                .cluster
+                .forward(request)
+                .await
+                .map_err(|error| unreachable().because(error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            Ok((status, body.map_err(|error| unreachable().because(error))?))
+        };
+        let answered = tokio::time::timeout(PATIENCE, exchange).await;
+        let (status, body) = answered.unwrap_or_else(|_| {
+            Err(CliError::failed(
+                format!("the hub at {} did not answer within {} s", self.server(), PATIENCE.as_secs()),
+                "what was asked for may have been done all the same: branchline status",
+            ))
+        })?;
         let value: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         if status.is_success() {
             return Ok(value);

@@ -21,25 +21,37 @@ pub(super) struct CredentialArgs {
     #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
     oidc_client_id: Option<String>,
     /// The claim that is the user's name
-    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    #[arg(long, value_name = "CLAIM", default_value = "sub", requires = "oidc_issuer_url")]
     oidc_username_claim: String,
     /// What stands before user names: - for nothing [default: the issuer and #, nothing for the claim email]
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", requires = "oidc_issuer_url")]
     oidc_username_prefix: Option<String>,
     /// The claim that lists the user's groups
-    #[arg(long, value_name = "CLAIM")]
+    #[arg(long, value_name = "CLAIM", requires = "oidc_issuer_url")]
     oidc_groups_claim: Option<String>,
     /// What stands before groups
-    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true,
+        requires = "oidc_issuer_url"
+    )]
     oidc_groups_prefix: String,
     /// The CA of the issuer, PEM [default: the system's]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "oidc_issuer_url")]
     oidc_ca_file: Option<PathBuf>,
     /// A claim that has to be there with this value; may be repeated
-    #[arg(long, value_name = "CLAIM=VALUE")]
+    #[arg(long, value_name = "CLAIM=VALUE", requires = "oidc_issuer_url")]
     oidc_required_claim: Vec<String>,
     /// Signature algorithms that are taken
-    #[arg(long, value_name = "ALG,…", value_delimiter = ',', default_value = "RS256")]
+    #[arg(
+        long,
+        value_name = "ALG,…",
+        value_delimiter = ',',
+        default_value = "RS256",
+        requires = "oidc_issuer_url"
+    )]
     oidc_signing_algs: Vec<SigningAlgorithm>,
     /// Let requests through to clusters that carry a credential of the cluster and none of this hub, as far as rules for the group
     /// system:unauthenticated reach: then the cluster's own authentication is all that guards it

@@ -1,7 +1,7 @@
 //! `branchline token`: bootstrap tokens of agents, and static tokens of users. The hub keeps digests only, so a token is shown once.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -143,8 +143,20 @@ fn end_of(ttl: u64) -> Result<Option<Timestamp>, CliError> {
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    file.write_all(format!("{line}\n").as_bytes())?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    let mut last = *b"\n";
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    // People write files whose last line has no end; a line must not go on where that one stops.
+    let begin = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{begin}{line}\n").as_bytes())?;
     file.sync_all()
 }
 
@@ -181,7 +193,17 @@ pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn each_line_is_a_line_of_its_own() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        append(file.path(), "one").unwrap();
+        std::fs::write(file.path(), "one\ntwo").unwrap();
+        append(file.path(), "three").unwrap();
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "one\ntwo\nthree\n");
+    }
 
     #[test]
     fn reads_durations() {

@@ -132,6 +132,8 @@ fn an_issuer_that_is_down_or_changes_its_keys_disturbs_nobody_else() {
         "a key that was withdrawn: {status} {message}"
     );
 
+    issuer.replace_key("second");
+    wait("second", 200);
     let (before, elsewhere) = (issuer.fetches(), Issuer::start());
     for number in 0..50 {
         let key = format!("made-up-{number}");

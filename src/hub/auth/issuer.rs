@@ -92,12 +92,13 @@ struct KeySet {
 }
 
 impl IssuerKeys {
-    /// The keys with this id, without an id all; else why there are none. Waits for a fetch, unless there has just been one.
-    pub(super) async fn find(&self, id: Option<&str>) -> Result<Vec<Jwk>, String> {
+    /// The keys with this id, without an id all; else why there are none. Waits for a fetch if they are not `right`, unless there has just been
+    /// one: an issuer may give a new key the id of an old one.
+    pub(super) async fn find(&self, id: Option<&str>, right: impl Fn(&[Jwk]) -> bool) -> Result<Vec<Jwk>, String> {
         let mut fetched = self.fetched.clone();
         let known = fetched.borrow_and_update().clone();
         let keys = known.with_id(id);
-        if !keys.is_empty() || known.at.is_some_and(|at| at.elapsed() < ATTEMPT_PAUSE) {
+        if right(&keys) || known.at.is_some_and(|at| at.elapsed() < ATTEMPT_PAUSE) {
             return self.outcome(keys, &known);
         }
         self.wanted.notify_one();

@@ -87,13 +87,16 @@ impl Oidc {
         let (head, claims) = message.split_once('.').ok_or("is no JWT")?;
         let header: TokenHeader = decode(head).ok_or("has a header that cannot be read")?;
         let algorithm = self.algorithm(&header)?;
-        let keys = self.keys.find(header.kid.as_deref()).await?;
-        let keys: Vec<DecodingKey> = keys.iter().filter_map(|key| usable(key, algorithm)).collect();
-        if keys.is_empty() {
+        let verifies = |key: &Jwk| {
+            let key = usable(key, algorithm);
+            key.is_some_and(|key| jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, algorithm).unwrap_or(false))
+        };
+        let right = |keys: &[Jwk]| keys.iter().any(verifies);
+        let keys = self.keys.find(header.kid.as_deref(), right).await?;
+        if !keys.iter().any(|key| usable(key, algorithm).is_some()) {
             return Err("names a key of its issuer that is not for this algorithm".to_owned());
         }
-        let verifies = |key| jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, algorithm).unwrap_or(false);
-        if !keys.iter().any(verifies) {
+        if !right(&keys) {
             return Err("has a signature that is not its issuer's".to_owned());
         }
         let claims: Map<String, Value> = decode(claims).ok_or("has claims that cannot be read")?;

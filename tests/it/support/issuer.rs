@@ -90,6 +90,12 @@ impl Issuer {
         self.publish(|_| true);
     }
 
+    /// Gives the id of a key to a new one.
+    pub(crate) fn replace_key(&self, id: &str) {
+        self.keys.lock().unwrap().retain(|(known, _)| known != id);
+        self.add_key(id);
+    }
+
     /// Publishes every key but this one from now on.
     pub(crate) fn withdraw_key(&self, id: &str) {
         self.publish(|published| published != id);
