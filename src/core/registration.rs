@@ -343,20 +343,14 @@ pub fn approve_stated(registrations: &mut Registrations, stated: &BTreeMap<Strin
     }
 }
 
-/// The registration that a person means by a word: the one with this id, else the one with this name. A cluster chooses its name itself, so a
-/// word that looks like an id is none. A refusal names those alike that `may_see` lets through.
+/// The registration that a person means by a word. A refusal names those alike that `may_see` lets through.
 pub fn called<'r>(
     registrations: &'r Registrations,
     word: &str,
     may_see: impl Fn(&Registration) -> bool,
 ) -> Result<&'r Registration, Refusal> {
-    let all = &registrations.clusters;
-    let found = match word.parse::<ClusterId>() {
-        Ok(id) => all.get(&id),
-        Err(_) => all.values().find(|known| known.cluster_name == word),
-    };
-    found.ok_or_else(|| {
-        let seen = all.values().filter(|known| may_see(known));
+    registrations.called(word).ok_or_else(|| {
+        let seen = registrations.clusters.values().filter(|known| may_see(known));
         let near = crate::core::text::nearest(word, seen.map(|known| known.cluster_name.as_str())).join(", ");
         not_found(format!(
             "no cluster {word:?} has asked to register; near names: {}",

@@ -15,6 +15,7 @@ use super::answer::refused;
 use super::listener::Peer;
 use crate::core::access::{KeyDigest, Refusal, authorize_agent};
 use crate::core::ids::ClusterId;
+use crate::core::text::cut;
 use crate::tunnel::accept::{Accepted, accept};
 use crate::tunnel::control::{self, ControlError, ControlReceiver, ControlSender};
 use crate::tunnel::http::{Body, stream};
@@ -23,6 +24,8 @@ use crate::wire::control::{Hello, ToAgent, ToHub};
 use crate::wire::header::StreamHeader;
 use crate::wire::version;
 
+/// The longest word for a cluster in a line of the log, in bytes.
+const LONGEST_WORD: usize = 253;
 /// How long an agent may take from the upgrade to its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -110,6 +113,8 @@ impl<S: Sessions> Acceptor<S> {
                 response
             }
             Err(refusal) => {
+                // Anybody may ask, for a word of any length.
+                let cluster = cut(cluster, LONGEST_WORD);
                 info!(peer = %peer.address, cluster, refusal = %refusal, "a tunnel was refused");
                 refused(&refusal)
             }

@@ -114,8 +114,8 @@ impl Backend for HubApi {
                     groups: options.groups.clone(),
                     ..User::default()
                 };
-                let policy = self.revisions.borrow().policy.clone();
-                let answer = self_reviews::answer(&question, &user, &policy)?;
+                let revision = self.revisions.borrow().clone();
+                let answer = self_reviews::answer(&question, &user, &revision.policy, &revision.state.registrations)?;
                 Ok(Outcome::Created(Arc::new(answer)).into())
             }
             _ => Err(self.refusal(target)),
@@ -135,7 +135,7 @@ impl HubApi {
                 None => format!("is made by the hub of a Subscription: change that in {source}, commit and push"),
             },
             ("clusterregistrationrequests", _) => {
-                "is made by agents that register: `branchline approve` and `branchline deny` decide about it".to_owned()
+                "is made by agents that register: `branchline approve`, `branchline deny` and its subresource status decide about it".to_owned()
             }
             ("namespaces", _) => "is there because a cluster or the source repository names it".to_owned(),
             ("events", _) => "is told by the hub".to_owned(),

@@ -92,7 +92,7 @@ impl Drop for AuditRecord {
             impersonated = sender.and_then(|sender| sender.acting_as.as_deref()),
             credential = sender.and_then(|sender| sender.credential),
             cluster = self.cluster,
-            verb = self.asked.verb,
+            verb = cut(&self.asked.verb, LONGEST),
             resource,
             namespace,
             name,

@@ -33,7 +33,7 @@ use crate::core::registration::{Edit, Edited, approval, called, renewal};
 use crate::core::state::State;
 use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
 use crate::core::status::Phase;
-use crate::core::text::cut;
+use crate::core::text::{bounded, cut};
 use crate::tunnel::http::{Body, full};
 
 /// Where agents register.
@@ -90,7 +90,7 @@ impl Endpoints {
         match self.try_register(request).await {
             Ok(answer) => json_answer(StatusCode::CREATED, &answer),
             Err(refusal) => {
-                info!(peer = %peer.address, refusal = %refusal, "a registration was refused");
+                info!(peer = %peer.address, refusal = bounded(&refusal.message), "a registration was refused");
                 refused(&refusal)
             }
         }

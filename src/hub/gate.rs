@@ -14,7 +14,7 @@ use super::listener::Peer;
 use super::revision::Revision;
 use super::user_access::REACHABLE_PATH;
 use crate::core::access::attributes::{Attributes, ClusterNames, ProxiedRequest};
-use crate::core::access::impersonation::{Asked, ClusterCredential, HEADER_PREFIX, asked};
+use crate::core::access::impersonation::{Asked, ClusterCredential, HEADER_PREFIX, Impersonation, asked};
 use crate::core::access::rbac::Policy;
 use crate::core::access::{Need, Refusal, User};
 
@@ -177,9 +177,13 @@ fn acting_as(caller: &Caller, headers: &HeaderMap) -> Result<(User, Vec<Attribut
     }
     Ok(match wanted {
         Asked::Nothing => (caller.user.clone(), Vec::new(), None),
+        Asked::Act(Impersonation { uid: Some(_), .. }) => {
+            let message = "a UID is impersonated by nobody through the hub but by a cluster's own credential; leave out --as-uid";
+            return Err(Refusal::new(400, "BadRequest", message));
+        }
         Asked::Act(wanted) => {
             let rights = wanted.rights();
-            (wanted.user, rights, None)
+            (wanted.into_user(), rights, None)
         }
         Asked::Credential(credential) => (caller.user.clone(), Vec::new(), Some(credential)),
     })
@@ -206,4 +210,28 @@ fn by_account(mut credential: ClusterCredential, wanted: Asked) -> Result<Cluste
         }
     }
     Ok(credential)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_an_account_impersonates_goes_on_as_it_was_stated() {
+        let name = "system:serviceaccount:a:b";
+        let stated = |headers: &[(&'static str, &'static str)]| {
+            let wanted = asked(headers.iter().map(|(name, value)| (*name, Some(*value)))).unwrap();
+            by_account(ClusterCredential::bearer("t"), wanted).unwrap().impersonate
+        };
+        // The cluster completes an account's groups itself; stated, they would take rights of their own.
+        assert_eq!(stated(&[("impersonate-user", name)]), [("user".to_owned(), name.to_owned())]);
+        let more = stated(&[
+            ("impersonate-user", "x"),
+            ("impersonate-uid", "7"),
+            ("impersonate-group", "dev"),
+        ]);
+        let fields: Vec<&str> = more.iter().map(|(field, _)| field.as_str()).collect();
+        assert_eq!(fields, ["user", "uid", "group"]);
+    }
 }

@@ -12,6 +12,8 @@ use crate::kubeapi::{READ_ONLY, Resource, ResourceId, clusternet_resources, comp
 
 /// Verbs of what the hub owns and people decide about.
 const CHANGEABLE: &[&str] = &["delete", "get", "list", "patch", "update", "watch"];
+/// Verbs of what is decided about in its status alone: a right to the object is none to decide.
+const REMOVABLE: &[&str] = &["delete", "get", "list", "watch"];
 /// How much of a reason fits into a table.
 const REASON_BYTES: usize = 100;
 
@@ -128,11 +130,11 @@ fn as_shown(resource: Resource) -> Resource {
             .with_verbs(CHANGEABLE)
             .printed(CLUSTER)
             .selectable_by(&["spec.clusterId", "spec.clusterType"]),
-        "clusterregistrationrequests" => resource
-            .with_verbs(CHANGEABLE)
-            .with_status()
-            .printed(REQUEST)
-            .selectable_by(&["spec.clusterId", "spec.clusterName", "status.result"]),
+        "clusterregistrationrequests" => resource.with_verbs(REMOVABLE).with_status().printed(REQUEST).selectable_by(&[
+            "spec.clusterId",
+            "spec.clusterName",
+            "status.result",
+        ]),
         "subscriptions" => resource.printed(SUBSCRIPTION),
         "localizations" | "globalizations" => {
             resource

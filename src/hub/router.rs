@@ -104,7 +104,7 @@ impl Router {
     async fn own(&self, admitted: Admitted, request: Request<Bytes>) -> Response<Body> {
         let path = request.uri().path();
         if UserAccess::serves(request.method(), path) {
-            return self.user_access.answer(&admitted.user, &request);
+            return self.user_access.answer(&admitted.user, &request).await;
         }
         if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
             return self.endpoints.administer(&admitted.user, &request).await;

@@ -385,10 +385,7 @@ impl Parts {
             authority: Arc::clone(&self.authority),
             certificate_lifetime: self.config.certificate_lifetime,
         };
-        let user_access = UserAccess {
-            revisions: self.revisions.clone(),
-            authority: Arc::clone(&self.authority),
-        };
+        let user_access = UserAccess::new(self.revisions.clone(), Arc::clone(&self.authority));
         let api = Arc::new(HubApi::new(
             store,
             self.revisions.clone(),

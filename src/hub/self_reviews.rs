@@ -3,17 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::core::access::User;
-use crate::core::access::attributes::{Attributes, ResourceAttributes, Target};
+use crate::core::access::attributes::{Attributes, ClusterNames, ResourceAttributes, Target};
 use crate::core::access::rbac::{Policy, PolicyRule};
+use crate::core::state::registrations::Registrations;
 use crate::kubeapi::ApiError;
 
 /// The question with its answer.
-pub(super) fn answer(question: &Value, user: &User, policy: &Policy) -> Result<Value, ApiError> {
+pub(super) fn answer(question: &Value, user: &User, policy: &Policy, registrations: &Registrations) -> Result<Value, ApiError> {
     let mut answer = question.clone();
     answer["status"] = match question["kind"].as_str() {
         Some("SelfSubjectReview") => json!({"userInfo": {"username": user.name, "groups": user.groups}}),
         Some("SelfSubjectRulesReview") => rules(question, user, policy),
-        Some("SelfSubjectAccessReview") => access(question, user, policy)?,
+        Some("SelfSubjectAccessReview") => access(question, user, policy, registrations)?,
         _ => {
             return Err(ApiError::bad_request(
                 "the question's kind is missing or is not one that is answered here",
@@ -23,7 +24,7 @@ pub(super) fn answer(question: &Value, user: &User, policy: &Policy) -> Result<V
     Ok(answer)
 }
 
-fn access(question: &Value, user: &User, policy: &Policy) -> Result<Value, ApiError> {
+fn access(question: &Value, user: &User, policy: &Policy, registrations: &Registrations) -> Result<Value, ApiError> {
     let text = |pointer: &str| {
         question
             .pointer(pointer)
@@ -55,12 +56,30 @@ fn access(question: &Value, user: &User, policy: &Policy) -> Result<Value, ApiEr
             "spec names neither resourceAttributes nor nonResourceAttributes: say what it is about",
         ));
     };
-    Ok(match policy.decide(user, &attributes) {
+    Ok(match policy.decide(user, &as_decided_on(&attributes, registrations)) {
         Some(by) => json!({"allowed": true, "reason": by.to_string()}),
         None => {
             json!({"allowed": false, "reason": format!("no rule grants it; this one would: {}", attributes.rule_that_grants())})
         }
     })
+}
+
+/// A question about a cluster is answered as a request for it would be: rules may name it by another word, or in its namespace.
+fn as_decided_on(asked: &Attributes, registrations: &Registrations) -> Attributes {
+    let known = match &asked.target {
+        Target::Resource(resource) => {
+            let names = resource
+                .name
+                .as_ref()
+                .and_then(|name| ClusterNames::find(registrations, name));
+            names.and_then(|names| names.standing_for(resource))
+        }
+        Target::Path(_) => None,
+    };
+    Attributes {
+        verb: asked.verb.clone(),
+        target: known.map_or_else(|| asked.target.clone(), Target::Resource),
+    }
 }
 
 fn rules(question: &Value, user: &User, policy: &Policy) -> Value {
@@ -80,4 +99,67 @@ fn rules(question: &Value, user: &User, policy: &Policy) -> Value {
 
 fn resource_rule(rule: &PolicyRule) -> Value {
     json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources, "resourceNames": rule.resource_names})
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::access::rbac::{AccessKey, AccessObjects, Binding, Role, Subject};
+
+    const ID: &str = "0d0c9d5f-7a77-4a9e-8b7c-6e1b7b6f1a2b";
+
+    /// A policy in which carol may get the cluster that is called east, by a rule in its dedicated namespace.
+    fn policy() -> Policy {
+        let key = |kind: &str| AccessKey {
+            kind: kind.to_owned(),
+            namespace: "clusternet-east".to_owned(),
+            name: "look".to_owned(),
+        };
+        let one = |text: &str| vec![text.to_owned()];
+        let rule = PolicyRule {
+            verbs: one("get"),
+            api_groups: one("branchline.io"),
+            resources: one("clusters/proxy"),
+            resource_names: one("east"),
+            non_resource_urls: Vec::new(),
+        };
+        let role = Role {
+            rules: vec![rule],
+            ..Role::default()
+        };
+        let binding = Binding {
+            subjects: vec![Subject::User("carol".to_owned())],
+            role: key("Role"),
+        };
+        Policy::new(&AccessObjects {
+            roles: [(key("Role"), Arc::new(role))].into(),
+            bindings: [(key("RoleBinding"), Arc::new(binding))].into(),
+        })
+    }
+
+    #[test]
+    fn a_question_about_a_cluster_is_answered_as_a_request_for_it() {
+        let mut registrations = Registrations::default();
+        let known: crate::core::state::registrations::Registration = serde_json::from_value(json!({
+            "clusterId": ID, "clusterName": "east", "dedicatedNamespace": "clusternet-east", "decision": "Approved", "keyDigest": "",
+        }))
+        .unwrap();
+        registrations.clusters.insert(known.cluster_id.clone(), known);
+        let carol = User {
+            name: "carol".to_owned(),
+            ..User::default()
+        };
+        let may = |verb: &str, name: &str| {
+            let resource =
+                json!({"group": "branchline.io", "resource": "clusters", "subresource": "proxy", "verb": verb, "name": name});
+            let question = json!({"kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": resource}});
+            let answer = answer(&question, &carol, &policy(), &registrations).unwrap();
+            answer["status"]["allowed"].as_bool().unwrap()
+        };
+        assert_eq!([may("get", "east"), may("get", ID)], [true, true]);
+        assert_eq!([may("delete", "east"), may("get", "west"), may("get", "")], [false; 3]);
+    }
 }

@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::info;
 
 use super::answer::refused;
@@ -30,13 +30,15 @@ pub const CERTIFICATES_PATH: &str = "/apis/branchline.io/v1alpha1/usercertificat
 /// The longest life of a user's certificate: none can be taken back but by the rules for its holder.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Listings of reachable clusters at the same time.
+const LISTINGS: usize = 2;
+
 /// Answers both.
 #[derive(Debug)]
 pub struct UserAccess {
-    /// Accepted states with their rules.
-    pub revisions: watch::Receiver<Arc<Revision>>,
-    /// Signs certificates.
-    pub authority: Arc<CertificateAuthority>,
+    revisions: watch::Receiver<Arc<Revision>>,
+    authority: Arc<CertificateAuthority>,
+    turns: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -50,15 +52,24 @@ struct NewCertificate {
 }
 
 impl UserAccess {
+    /// Goes by the rules of the newest state; certificates are the authority's.
+    pub fn new(revisions: watch::Receiver<Arc<Revision>>, authority: Arc<CertificateAuthority>) -> Self {
+        UserAccess {
+            revisions,
+            authority,
+            turns: Semaphore::new(LISTINGS),
+        }
+    }
+
     /// Whether a request is for here.
     pub fn serves(method: &Method, path: &str) -> bool {
         (method == Method::GET && path == REACHABLE_PATH) || (method == Method::POST && path == CERTIFICATES_PATH)
     }
 
     /// The answer to a user who was let in.
-    pub fn answer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
+    pub async fn answer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
         let answer = match request.uri().path() {
-            REACHABLE_PATH => Ok((StatusCode::OK, self.reachable(user))),
+            REACHABLE_PATH => self.reachable(user).await.map(|answer| (StatusCode::OK, answer)),
             _ => self.certificate(user, request).map(|answer| (StatusCode::CREATED, answer)),
         };
         match answer {
@@ -67,18 +78,14 @@ impl UserAccess {
         }
     }
 
-    fn reachable(&self, user: &User) -> Value {
-        let revision = self.revisions.borrow().clone();
-        let approved = revision.state.registrations.clusters.values();
-        let approved = approved.filter(|known| known.decision == Decision::Approved);
-        let reachable = approved.filter(|known| ClusterNames::of(known).reachable_by(user, &revision.policy));
-        let mut reachable: Vec<&Registration> = reachable.collect();
-        reachable.sort_by(|a, b| a.cluster_name.cmp(&b.cluster_name));
-        let items = reachable.iter().map(|known| {
-            let path = format!("{SOCKETS_PATH}{}/proxy/direct", known.cluster_id);
-            json!({"id": known.cluster_id, "name": known.cluster_name, "path": path})
-        });
-        json!({"items": items.collect::<Vec<_>>()})
+    /// In large fleets this takes a while, which no other request waits for; some ask at the same time, the rest after them.
+    async fn reachable(&self, user: &User) -> Result<Value, Refusal> {
+        let failed =
+            |error: &dyn std::fmt::Display| Refusal::new(500, "InternalError", format!("the clusters cannot be listed: {error}"));
+        let _turn = self.turns.acquire().await.map_err(|error| failed(&error))?;
+        let (revision, user) = (self.revisions.borrow().clone(), user.clone());
+        let listed = tokio::task::spawn_blocking(move || reachable(&revision, &user)).await;
+        listed.map_err(|error| failed(&error))
     }
 
     fn certificate(&self, sender: &User, request: &Request<Bytes>) -> Result<Value, Refusal> {
@@ -113,6 +120,20 @@ impl UserAccess {
         let lacking = rights.iter().find(|right| policy.decide(sender, right).is_none());
         lacking.map_or(Ok(()), |right| Err(Refusal::missing(sender, right)))
     }
+}
+
+/// The clusters that a user may reach.
+fn reachable(revision: &Revision, user: &User) -> Value {
+    let approved = revision.state.registrations.clusters.values();
+    let approved = approved.filter(|known| known.decision == Decision::Approved);
+    let reachable = approved.filter(|known| ClusterNames::of(known).reachable_by(user, &revision.policy));
+    let mut reachable: Vec<&Registration> = reachable.collect();
+    reachable.sort_by(|a, b| a.cluster_name.cmp(&b.cluster_name));
+    let items = reachable.iter().map(|known| {
+        let path = format!("{SOCKETS_PATH}{}/proxy/direct", known.cluster_id);
+        json!({"id": known.cluster_id, "name": known.cluster_name, "path": path})
+    });
+    json!({"items": items.collect::<Vec<_>>()})
 }
 
 /// A certificate cannot be taken back, so it is only good for those from whom a rule can be taken.

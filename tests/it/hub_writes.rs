@@ -136,17 +136,7 @@ async fn registrations_are_decided_in_clusternets_fields() {
     for candidate in [&east, &west] {
         candidate.register(&shop.hub, Some(&token)).await;
     }
-    // Nobody takes a waiting cluster's place: not with another key for its id, and not under its id as a name.
-    let swapped = Candidate::new(1, "east").register(&shop.hub, Some(&token)).await;
-    assert!(
-        swapped.0 == 409 && swapped.1.to_string().contains("another key waits"),
-        "{swapped:?}"
-    );
-    let namesake = Candidate::new(3, &east.cluster).register(&shop.hub, Some(&token)).await;
-    assert!(
-        namesake.0 == 422 && namesake.1.to_string().contains("looks like an id"),
-        "{namesake:?}"
-    );
+    a_waiting_cluster_is_taken_for_no_other(&shop, &token, &east).await;
     let name = |candidate: &Candidate| format!("clusternet-{}", candidate.cluster);
     let pending = shop.wait(&["get", "clsrr"], |out| out.matches("Pending").count() == 2);
     assert!(pending.contains("branchline approve east"), "{pending}");
@@ -159,12 +149,18 @@ async fn registrations_are_decided_in_clusternets_fields() {
         refused.contains("status.result") && refused.contains("Approved or Denied"),
         "{refused}"
     );
-    let wrong = format!(r#"sha256:{}"#, "0".repeat(64));
-    let other_key = json!({"status": {"result": "Approved", "keyDigest": wrong}}).to_string();
-    assert!(decide(&east, &other_key).fails_with(1).contains("look at it again"));
-    let by_id = format!("clusters/{}/approve", east.cluster);
-    let (code, answer) = shop.hub.admin(Method::POST, &by_id, &json!({"key": wrong})).await;
-    assert!(code == 409 && answer.to_string().contains("look at it again"), "{answer}");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    // A right to the object is none to its status.
+    let whole = [
+        "patch",
+        "clsrr",
+        &name(&east),
+        "--type=merge",
+        "-p",
+        r#"{"status":{"result":"Approved"}}"#,
+    ];
+    let refused = shop.kubectl(&whole).fails_with(1);
+    assert!(refused.contains("subresource status"), "{refused}");
     decide(&east, r#"{"status":{"result":"Approved"}}"#).ok();
     decide(&west, r#"{"status":{"result":"Denied"}}"#).ok();
     east.certificate(&shop.hub, None).await;
@@ -197,6 +193,36 @@ async fn registrations_are_decided_in_clusternets_fields() {
     let authors = shop.source.in_bare(&["log", "--format=%an", STATE]).ok();
     assert!(authors.contains("admin") && authors.contains("Branchline"), "{authors}");
     shop.hub.stop().await;
+}
+
+/// Not by another key for its id, not by its id as a name, and not by an approval of another key than was looked at.
+async fn a_waiting_cluster_is_taken_for_no_other(shop: &Shop, token: &str, east: &Candidate) {
+    let swapped = Candidate::new(1, "east").register(&shop.hub, Some(token)).await;
+    assert!(
+        swapped.0 == 409 && swapped.1.to_string().contains("another key waits"),
+        "{swapped:?}"
+    );
+    let namesake = Candidate::new(3, &east.cluster).register(&shop.hub, Some(token)).await;
+    assert!(
+        namesake.0 == 422 && namesake.1.to_string().contains("looks like an id"),
+        "{namesake:?}"
+    );
+    let (wrong, name) = (format!("sha256:{}", "0".repeat(64)), format!("clusternet-{}", east.cluster));
+    let other_key = json!({"status": {"result": "Approved", "keyDigest": wrong}}).to_string();
+    shop.wait(&["get", "clsrr"], |out| out.contains(&name));
+    let decided = shop.kubectl(&[
+        "patch",
+        "clsrr",
+        &name,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &other_key,
+    ]);
+    assert!(decided.fails_with(1).contains("look at it again"));
+    let by_id = format!("clusters/{}/approve", east.cluster);
+    let (code, answer) = shop.hub.admin(Method::POST, &by_id, &json!({"key": wrong})).await;
+    assert!(code == 409 && answer.to_string().contains("look at it again"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,6 +92,19 @@ async fn whoever_may_not_hears_why() {
 }
 
 #[tokio::test]
+async fn what_would_not_go_on_is_refused() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let mut asked = request(&direct(CLUSTER, "/api"));
+    for (name, value) in [("impersonate-user", "bob"), ("impersonate-uid", "7")] {
+        asked.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let mut connection = hub.http(hub.user("alice", ADMINS)).await;
+    let (code, message) = status(connection.send_request(asked).await.unwrap()).await;
+    assert!(code == 400 && message.contains("--as-uid"), "{code} {message}");
+}
+
+#[tokio::test]
 async fn clusters_that_cannot_answer_are_told_apart() {
     let hub = Hub::start().await;
     let admin = hub.user("alice", ADMINS);

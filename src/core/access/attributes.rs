@@ -9,7 +9,7 @@ use super::rbac::Policy;
 use crate::core::api::{BRANCHLINE_GROUP, PROXIES_GROUP};
 use crate::core::ids::ClusterId;
 use crate::core::request_query::{FieldSelector, Query};
-use crate::core::state::registrations::Registration;
+use crate::core::state::registrations::{Decision, Registration, Registrations};
 
 /// One request: a verb on something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,16 +97,44 @@ impl ClusterNames {
         (!is_id && self.name != self.id).then(|| self.name.clone())
     }
 
-    /// The right to send such a request to this cluster, in Clusternet's words: `sockets/proxy`, the verb by the method.
-    pub fn socket(&self, request: &ProxiedRequest<'_>) -> Attributes {
-        let resource = ResourceAttributes {
+    /// Those of the cluster of the fleet that a word means.
+    pub fn find(registrations: &Registrations, word: &str) -> Option<Self> {
+        let known = registrations.called(word);
+        known
+            .filter(|known| known.decision == Decision::Approved)
+            .map(ClusterNames::of)
+    }
+
+    fn socket_resource(&self) -> ResourceAttributes {
+        ResourceAttributes {
             group: PROXIES_GROUP.to_owned(),
             resource: "sockets".to_owned(),
             subresource: Some("proxy".to_owned()),
             name: Some(self.id.clone()),
             alias: self.alias(),
             namespace: None,
-        };
+        }
+    }
+
+    fn virtual_resource(&self) -> ResourceAttributes {
+        ResourceAttributes {
+            group: BRANCHLINE_GROUP.to_owned(),
+            resource: "clusters".to_owned(),
+            namespace: self.namespace.clone(),
+            ..self.socket_resource()
+        }
+    }
+
+    /// What stands for this cluster, as requests for it are decided on, in place of what somebody calls so who asks about it.
+    pub fn standing_for(&self, asked: &ResourceAttributes) -> Option<ResourceAttributes> {
+        let of_same_kind = |own: &ResourceAttributes| own.group == asked.group && own.qualified() == asked.qualified();
+        [self.socket_resource(), self.virtual_resource()]
+            .into_iter()
+            .find(of_same_kind)
+    }
+
+    /// The right to send such a request to this cluster, in Clusternet's words: `sockets/proxy`, the verb by the method.
+    pub fn socket(&self, request: &ProxiedRequest<'_>) -> Attributes {
         let verb = if request.hands_over() {
             "create"
         } else {
@@ -114,7 +142,7 @@ impl ClusterNames {
         };
         Attributes {
             verb: verb.to_owned(),
-            target: Target::Resource(resource),
+            target: Target::Resource(self.socket_resource()),
         }
     }
 
@@ -143,14 +171,6 @@ impl ClusterNames {
     /// The same right as a virtual resource, `clusters/proxy` of group `branchline.io`: the verb is what the request does in the cluster. It
     /// is in the cluster's dedicated namespace, so that a RoleBinding there can grant it.
     pub fn virtual_cluster(&self, request: &ProxiedRequest<'_>) -> Attributes {
-        let resource = ResourceAttributes {
-            group: BRANCHLINE_GROUP.to_owned(),
-            resource: "clusters".to_owned(),
-            name: Some(self.id.clone()),
-            alias: self.alias(),
-            namespace: self.namespace.clone(),
-            subresource: Some("proxy".to_owned()),
-        };
         let verb = match request.attributes() {
             _ if request.hands_over() => "create".to_owned(),
             Attributes {
@@ -163,7 +183,7 @@ impl ClusterNames {
         };
         Attributes {
             verb,
-            target: Target::Resource(resource),
+            target: Target::Resource(self.virtual_resource()),
         }
     }
 }

@@ -27,7 +27,7 @@ const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 pub struct Impersonation {
     /// Name, groups and extra attributes.
     pub user: User,
-    /// A UID, which only rights are checked for.
+    /// A UID.
     pub uid: Option<String>,
 }
 
@@ -135,13 +135,12 @@ fn bad(message: &str) -> Refusal {
     Refusal::new(400, "BadRequest", message)
 }
 
-fn with_credential(mut wanted: Impersonation) -> Result<Asked, Refusal> {
+fn with_credential(wanted: Impersonation) -> Result<Asked, Refusal> {
     let carries = wanted.user.extra.keys().any(|key| key.starts_with(CLUSTERNET_PREFIX));
     if wanted.user.name != CLUSTERNET_USER || !carries {
-        complete_service_account(&mut wanted.user);
         return Ok(Asked::Act(wanted));
     }
-    let mut extra = std::mem::take(&mut wanted.user.extra);
+    let mut extra = wanted.user.extra;
     let mut take = |key: &str| extra.remove(key).and_then(|values| values.into_iter().next());
     let token = take("clusternet-token");
     let certificate = take("clusternet-certificate")
@@ -181,13 +180,6 @@ fn pem(key: &str, text: &str) -> Result<String, Refusal> {
     String::from_utf8(bytes).map_err(|_| bad(&format!("{key} is not base64 of PEM")))
 }
 
-/// A ServiceAccount that is impersonated without groups has those of its namespace, as kube-apiserver does it.
-fn complete_service_account(user: &mut User) {
-    if let (Some((namespace, _)), true) = (service_account(&user.name), user.groups.is_empty()) {
-        user.groups = service_account_groups(namespace);
-    }
-}
-
 /// Namespace and name of the ServiceAccount whose user this is.
 pub fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
@@ -203,6 +195,16 @@ pub fn service_account_groups(namespace: &str) -> Vec<String> {
 }
 
 impl Impersonation {
+    /// Who this is. A ServiceAccount that is impersonated without groups has those of its namespace, as kube-apiserver does it, and no right to
+    /// them is asked for.
+    pub fn into_user(self) -> User {
+        let mut user = self.user;
+        if let (Some((namespace, _)), true) = (service_account(&user.name), user.groups.is_empty()) {
+            user.groups = service_account_groups(namespace);
+        }
+        user
+    }
+
     /// The rights that it takes, each `impersonate` on one thing (kubernetes.io/docs/reference/access-authn-authz/authentication,
     /// "User impersonation").
     pub fn rights(&self) -> Vec<Attributes> {
@@ -216,14 +218,8 @@ impl Impersonation {
             }
             None => Attributes::cluster_scoped("impersonate", "", "users", &self.user.name),
         };
-        // Those that were completed come with the ServiceAccount itself.
-        let implied = service_account(&self.user.name).map(|(namespace, _)| service_account_groups(namespace));
-        let stated = self
-            .user
-            .groups
-            .iter()
-            .filter(|_| implied.as_ref() != Some(&self.user.groups));
-        let groups = stated.map(|group| Attributes::cluster_scoped("impersonate", "", "groups", group));
+        let groups = self.user.groups.iter();
+        let groups = groups.map(|group| Attributes::cluster_scoped("impersonate", "", "groups", group));
         let uid = self
             .uid
             .iter()
@@ -279,9 +275,11 @@ mod tests {
         let Asked::Act(account) = read(&[("impersonate-user", "system:serviceaccount:shop:web")]).unwrap() else {
             panic!("not an impersonation")
         };
-        assert_eq!(account.user.groups, ["system:serviceaccounts", "system:serviceaccounts:shop"]);
         assert_eq!(account.rights().len(), 1);
         assert!(account.rights()[0].to_string().contains("in the namespace \"shop\""));
+        assert!(account.user.groups.is_empty(), "what was stated goes on as it is");
+        let groups = account.into_user().groups;
+        assert_eq!(groups, ["system:serviceaccounts", "system:serviceaccounts:shop"]);
     }
 
     #[test]

@@ -77,6 +77,15 @@ pub struct Registrations {
 }
 
 impl Registrations {
+    /// The cluster that a word means: the one with this id, else the one with this name. A cluster chooses its name itself, so a word that looks
+    /// like an id is none.
+    pub fn called(&self, word: &str) -> Option<&Registration> {
+        match word.parse::<ClusterId>() {
+            Ok(id) => self.clusters.get(&id),
+            Err(_) => self.clusters.values().find(|known| known.cluster_name == word),
+        }
+    }
+
     /// The cluster that has a name or a dedicated namespace already.
     pub fn holder(&self, name: &str, namespace: &str) -> Option<&Registration> {
         self.clusters
