@@ -53,10 +53,16 @@ impl AuditRecord {
     /// It was let in.
     pub fn admitted(&self, admitted: &Admitted) {
         let user = &admitted.caller.user.name;
-        let other = Some(&admitted.user.name).filter(|name| *name != user);
+        // A cluster's own credential may impersonate in the cluster itself.
+        let inside = admitted
+            .credential
+            .as_ref()
+            .and_then(|credential| credential.impersonated_user());
         self.note(
             user,
-            other.cloned(),
+            inside
+                .map(str::to_owned)
+                .or(admitted.actor().sender.map(|_| admitted.user.name.clone())),
             admitted.credential.as_ref().map(|credential| credential.kind()),
         );
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::writer::Wake;
-use crate::core::access::Refusal;
+use crate::core::access::{Actor, Refusal};
 use crate::core::registration::{Edit, Edited};
 
 /// How long an edit may wait for its commit.
@@ -29,8 +29,8 @@ impl Editor {
     }
 
     /// What a user asks for: the commit names the user as its author.
-    pub async fn edit_for(&self, user: &str, edit: Edit) -> Result<Edited, Refusal> {
-        self.ask(|reply| Wake::EditBy(user.to_owned(), edit, reply)).await
+    pub async fn edit_for(&self, actor: &Actor, edit: Edit) -> Result<Edited, Refusal> {
+        self.ask(|reply| Wake::EditBy(actor.clone(), edit, reply)).await
     }
 
     async fn ask(&self, wake: impl FnOnce(oneshot::Sender<Result<Edited, Refusal>>) -> Wake) -> Result<Edited, Refusal> {

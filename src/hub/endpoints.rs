@@ -26,7 +26,7 @@ use super::registry::{Registry, seconds};
 use super::revision::Revision;
 use crate::core::access::attributes::ClusterNames;
 use crate::core::access::token_file::token_digest;
-use crate::core::access::{KeyDigest, Refusal, User};
+use crate::core::access::{Actor, KeyDigest, Refusal, User};
 use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
 use crate::core::registration::{Edit, Edited, approval, called, renewal};
@@ -195,42 +195,42 @@ impl Endpoints {
     }
 
     /// The answer to the command line's requests, once the user was let in.
-    pub async fn administer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
-        match self.try_administer(user, request).await {
+    pub async fn administer(&self, user: &User, actor: &Actor, request: &Request<Bytes>) -> Response<Body> {
+        match self.try_administer(user, actor, request).await {
             Ok((code, answer)) => json_answer(code, &answer),
             Err(refusal) => refused(&refusal),
         }
     }
 
-    async fn try_administer(&self, user: &User, request: &Request<Bytes>) -> Result<(StatusCode, Value), Refusal> {
+    async fn try_administer(&self, user: &User, actor: &Actor, request: &Request<Bytes>) -> Result<(StatusCode, Value), Refusal> {
         let path = request.uri().path().strip_prefix(ADMIN_PATH).unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.split('/').collect();
         let method = request.method().clone();
         match (&method, &parts[..]) {
             (&Method::GET, ["status"]) => Ok((StatusCode::OK, self.status())),
             (&Method::GET, ["tokens"]) => Ok((StatusCode::OK, self.tokens())),
-            (&Method::POST, ["tokens"]) => self.create_token(read(request.body())?, &user.name).await,
+            (&Method::POST, ["tokens"]) => self.create_token(read(request.body())?, actor).await,
             (&Method::DELETE, ["tokens", id]) => {
                 let edit = Edit::RemoveToken { id: (*id).to_owned() };
-                self.editor.edit_for(&user.name, edit).await?;
-                info!(user = user.name, id, "token revoked");
+                self.editor.edit_for(actor, edit).await?;
+                info!(user = actor.user, by = actor.sender, id, "token revoked");
                 Ok((StatusCode::OK, json!({"id": id})))
             }
             (&Method::POST, ["clusters", cluster, "approve"]) => {
                 let asked: Approval = read(request.body())?;
                 let edit = approval(&self.called(user, cluster)?, asked.replace_key, asked.key.as_deref())?;
-                info!(user = user.name, cluster, "approve");
-                self.decided(&user.name, edit).await
+                info!(user = actor.user, by = actor.sender, cluster, "approve");
+                self.decided(actor, edit).await
             }
             (&Method::POST, ["clusters", cluster, "deny"]) => {
-                info!(user = user.name, cluster, "deny");
+                info!(user = actor.user, by = actor.sender, cluster, "deny");
                 let cluster = self.called(user, cluster)?.cluster_id;
-                self.decided(&user.name, Edit::Deny { cluster }).await
+                self.decided(actor, Edit::Deny { cluster }).await
             }
             (&Method::DELETE, ["clusters", cluster]) => {
-                info!(user = user.name, cluster, "remove");
+                info!(user = actor.user, by = actor.sender, cluster, "remove");
                 let cluster = self.called(user, cluster)?.cluster_id;
-                self.decided(&user.name, Edit::Remove { cluster }).await
+                self.decided(actor, Edit::Remove { cluster }).await
             }
             _ => Err(Refusal::new(
                 404,
@@ -251,14 +251,14 @@ impl Endpoints {
         called(&self.registrations(), word, may_see).cloned()
     }
 
-    async fn decided(&self, user: &str, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
-        match self.editor.edit_for(user, edit).await? {
+    async fn decided(&self, actor: &Actor, edit: Edit) -> Result<(StatusCode, Value), Refusal> {
+        match self.editor.edit_for(actor, edit).await? {
             Edited::Registration(known) => Ok((StatusCode::OK, serde_json::to_value(known).unwrap_or_default())),
             Edited::Token => Ok((StatusCode::OK, Value::Null)),
         }
     }
 
-    async fn create_token(&self, asked: NewToken, user: &str) -> Result<(StatusCode, Value), Refusal> {
+    async fn create_token(&self, asked: NewToken, actor: &Actor) -> Result<(StatusCode, Value), Refusal> {
         let (id, secret) = (random_text(6), random_text(24));
         let token = format!("{id}.{secret}");
         let expires = asked.ttl_seconds.map(|ttl| {
@@ -271,8 +271,8 @@ impl Endpoints {
             expires: expires.clone(),
             description: cut(&asked.description, MAX_DESCRIPTION),
         };
-        self.editor.edit_for(user, Edit::AddToken(stored)).await?;
-        info!(user, id, expires, "token created");
+        self.editor.edit_for(actor, Edit::AddToken(stored)).await?;
+        info!(user = actor.user, by = actor.sender, id, expires, "token created");
         let answer = json!({"id": id, "token": token, "expires": expires, "caHash": self.authority.hash()});
         Ok((StatusCode::CREATED, answer))
     }

@@ -16,7 +16,7 @@ use super::user_access::REACHABLE_PATH;
 use crate::core::access::attributes::{Attributes, ClusterNames, ProxiedRequest};
 use crate::core::access::impersonation::{Asked, ClusterCredential, HEADER_PREFIX, Impersonation, asked};
 use crate::core::access::rbac::Policy;
-use crate::core::access::{Need, Refusal, User};
+use crate::core::access::{Actor, Need, Refusal, User};
 
 /// How often credentials are looked at again while nothing else happens.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -40,6 +40,17 @@ pub struct Admitted {
     pub credential: Option<ClusterCredential>,
     /// Ends when the right ends.
     pub lease: Arc<Lease>,
+}
+
+impl Admitted {
+    /// In whose name it changes something.
+    pub fn actor(&self) -> Actor {
+        let sender = &self.caller.user.name;
+        Actor {
+            user: self.user.name.clone(),
+            sender: (*sender != self.user.name).then(|| sender.clone()),
+        }
+    }
 }
 
 impl Gate {

@@ -56,7 +56,7 @@ impl Application for Router {
         }
         if is_public(path) {
             let caller = self.gate.caller(&peer, request.headers(), None).await;
-            let context = caller.map(|caller| context(caller.user)).unwrap_or_default();
+            let context = caller.map(|caller| context(caller.user, None)).unwrap_or_default();
             return self.front.handle(request, context).await.map(stream);
         }
         match self.admit(&peer, request).await {
@@ -79,10 +79,11 @@ fn is_public(path: &str) -> bool {
     ["/healthz", "/livez", "/readyz", "/version"].contains(&path)
 }
 
-fn context(user: User) -> RequestContext {
+fn context(user: User, sender: Option<String>) -> RequestContext {
     RequestContext {
         user: user.name,
         groups: user.groups,
+        sender,
     }
 }
 
@@ -102,12 +103,12 @@ impl Router {
 
     /// What the hub answers itself.
     async fn own(&self, admitted: Admitted, request: Request<Bytes>) -> Response<Body> {
-        let path = request.uri().path();
+        let (path, actor) = (request.uri().path(), admitted.actor());
         if UserAccess::serves(request.method(), path) {
-            return self.user_access.answer(&admitted.user, &request).await;
+            return self.user_access.answer(&admitted.user, &actor, &request).await;
         }
         if path.starts_with(ADMIN_PATH) && path.len() > ADMIN_PATH.len() {
-            return self.endpoints.administer(&admitted.user, &request).await;
+            return self.endpoints.administer(&admitted.user, &actor, &request).await;
         }
         if path == "/metrics" {
             let mut response = Response::new(full(self.metrics.text()));
@@ -115,7 +116,7 @@ impl Router {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             return response;
         }
-        let context = context(admitted.user);
+        let context = context(admitted.user, actor.sender);
         self.front.handle(request.map(Full::new), context).await.map(stream)
     }
 }

@@ -18,7 +18,7 @@ use super::registry::seconds;
 use super::revision::Revision;
 use crate::core::access::attributes::ClusterNames;
 use crate::core::access::impersonation::Impersonation;
-use crate::core::access::{ADMINS, Identity, KeyDigest, Refusal, Subject, User, identify};
+use crate::core::access::{ADMINS, Actor, Identity, KeyDigest, Refusal, Subject, User, identify};
 use crate::core::state::registrations::{Decision, Registration};
 use crate::tunnel::dial::SOCKETS_PATH;
 use crate::tunnel::http::Body;
@@ -67,10 +67,12 @@ impl UserAccess {
     }
 
     /// The answer to a user who was let in.
-    pub async fn answer(&self, user: &User, request: &Request<Bytes>) -> Response<Body> {
+    pub async fn answer(&self, user: &User, actor: &Actor, request: &Request<Bytes>) -> Response<Body> {
         let answer = match request.uri().path() {
             REACHABLE_PATH => self.reachable(user).await.map(|answer| (StatusCode::OK, answer)),
-            _ => self.certificate(user, request).map(|answer| (StatusCode::CREATED, answer)),
+            _ => self
+                .certificate(user, actor, request)
+                .map(|answer| (StatusCode::CREATED, answer)),
         };
         match answer {
             Ok((code, answer)) => json_answer(code, &answer),
@@ -88,7 +90,7 @@ impl UserAccess {
         listed.map_err(|error| failed(&error))
     }
 
-    fn certificate(&self, sender: &User, request: &Request<Bytes>) -> Result<Value, Refusal> {
+    fn certificate(&self, asker: &User, actor: &Actor, request: &Request<Bytes>) -> Result<Value, Refusal> {
         let asked: NewCertificate = read(request.body())?;
         let bad = |message: String| Refusal::new(400, "BadRequest", message);
         let lifetime = Duration::from_secs(asked.ttl_seconds);
@@ -98,14 +100,14 @@ impl UserAccess {
         }
         let csr = CertificateRequest::parse(&asked.csr).map_err(|error| bad(error.to_string()))?;
         let user = holder(asked.user, asked.groups, csr.key_digest()).map_err(bad)?;
-        self.may_act_as(sender, &user)?;
+        self.may_act_as(asker, &user)?;
         refuse_administrators(&user)?;
         let now = SystemTime::now();
         let certificate = self.authority.issue_user_request(&user, &csr, now, lifetime);
         let certificate = certificate
             .map_err(|error| Refusal::new(500, "InternalError", format!("the certificate cannot be made: {error}")))?;
         let end = Timestamp::try_from(now + lifetime).map(seconds).unwrap_or_default();
-        info!(by = sender.name, user = user.name, groups = ?user.groups, end, "a user's certificate was made");
+        info!(asker = actor.user, by = actor.sender, user = user.name, groups = ?user.groups, end, "a user's certificate was made");
         Ok(json!({"certificate": certificate, "end": end}))
     }
 

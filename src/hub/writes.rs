@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::api::HubApi;
-use crate::core::access::Refusal;
+use crate::core::access::{Actor, Refusal};
 use crate::core::ids::ClusterId;
 use crate::core::object::Object;
 use crate::core::readiness::UNSCHEDULABLE;
@@ -171,8 +171,17 @@ impl HubApi {
             let tried = registration::apply(&mut registrations, &edit, &revision.snapshot.clusters, Approval::Manual);
             return tried.map(drop).map_err(refused);
         }
-        tracing::info!(user = options.user, edit = edit.trigger(), "a change through the API");
-        match self.editor.edit_for(&options.user, edit).await.map_err(refused)? {
+        let actor = Actor {
+            user: options.user.clone(),
+            sender: options.sender.clone(),
+        };
+        tracing::info!(
+            user = actor.user,
+            by = actor.sender,
+            edit = edit.trigger(),
+            "a change through the API"
+        );
+        match self.editor.edit_for(&actor, edit).await.map_err(refused)? {
             Edited::Registration(_) | Edited::Token => Ok(()),
         }
     }

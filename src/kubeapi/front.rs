@@ -34,6 +34,8 @@ pub struct RequestContext {
     pub user: String,
     /// Groups.
     pub groups: Vec<String>,
+    /// Who sent the request, where that one acts as the user.
+    pub sender: Option<String>,
 }
 
 /// A Kubernetes-style server over a backend.

@@ -86,6 +86,8 @@ pub struct WriteOptions {
     pub user: String,
     /// The asker's groups.
     pub groups: Vec<String>,
+    /// Who sent the request, where that one acts as the asker.
+    pub sender: Option<String>,
 }
 
 impl WriteOptions {
@@ -108,6 +110,7 @@ impl WriteOptions {
             field_validation: query.get("fieldValidation").unwrap_or("Warn").to_owned(),
             user: context.user.clone(),
             groups: context.groups.clone(),
+            sender: context.sender.clone(),
         })
     }
 }

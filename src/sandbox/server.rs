@@ -80,6 +80,7 @@ fn context_of(request: &Request<Incoming>) -> RequestContext {
             .and_then(text)
             .unwrap_or_else(|| "sandbox".to_owned()),
         groups: headers.get_all("impersonate-group").iter().filter_map(text).collect(),
+        sender: None,
     }
 }
 

@@ -176,8 +176,17 @@ fn clusternets_extras_speak_for_themselves_in_their_cluster() {
     let lines = log
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut audit = lines.filter(|line| line["message"] == "audit" && line["credential"] == "certificate");
-    let line = audit.find(|line| line["code"] == 201).unwrap();
+    let audit: Vec<_> = lines.filter(|line| line["message"] == "audit").collect();
+    let inside = |line: &&serde_json::Value| line["credential"] == "token" && line["impersonated"] == "olga";
+    let line = audit
+        .iter()
+        .find(inside)
+        .expect("whom the credential impersonates in the cluster is told");
+    assert_eq!((&line["user"], &line["code"]), (&json!("zoe"), &json!(403)));
+    let line = audit
+        .iter()
+        .find(|line| line["credential"] == "certificate" && line["code"] == 201)
+        .unwrap();
     assert_eq!((&line["user"], &line["cluster"]), (&json!("zoe"), &json!("b")));
     for secret in [TOKEN, &key, &certificate, identity.key.lines().nth(1).unwrap()] {
         assert!(!log.contains(secret) && !fleet.agents.iter().any(|agent| agent.log().contains(secret)));

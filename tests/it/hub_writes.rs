@@ -318,6 +318,22 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: carol}]
         .ok();
     assert_eq!(who, "branchline:admin");
     a_name_in_a_rule_holds_however_it_is_asked_for(&shop).await;
+    shop.kubectl(&[
+        "label",
+        "mcls",
+        "-n",
+        "clusternet-east",
+        "east",
+        "a=b",
+        "--as=olga",
+        "--as-group=branchline:admins",
+    ])
+    .ok();
+    let log = shop.source.in_bare(&["log", "-1", "--format=%an %B", STATE]).ok();
+    assert!(
+        log.starts_with("olga ") && log.contains("\nImpersonated-By: branchline:admin\n"),
+        "{log}"
+    );
     shop.hub.stop().await;
 }
 

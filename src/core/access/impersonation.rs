@@ -60,6 +60,12 @@ impl ClusterCredential {
         }
     }
 
+    /// Whom it impersonates in the cluster, if anybody.
+    pub fn impersonated_user(&self) -> Option<&str> {
+        let found = self.impersonate.iter().find(|(field, _)| field == "user");
+        found.map(|(_, name)| name.as_str())
+    }
+
     /// What it is, without what it says.
     pub fn kind(&self) -> &'static str {
         match self.token {

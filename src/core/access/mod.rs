@@ -101,6 +101,15 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
+/// In whose name something is changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Actor {
+    /// The user whose rights it was measured by.
+    pub user: String,
+    /// Who sent the request, where that one acted as the user.
+    pub sender: Option<String>,
+}
+
 /// Why a peer is nobody.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Anonymity {

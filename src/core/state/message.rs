@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::core::ids::ObjectId;
+use crate::core::text::printable;
 
 /// What a commit on the state branch says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct CommitMessage {
     pub generation: u64,
     /// Why the run happened: `start`, `source`, `registration`, `labels` and the like.
     pub trigger: String,
+    /// Who acted as the commit's author, where the author did not ask for it himself.
+    pub impersonated_by: Option<String>,
 }
 
 impl fmt::Display for CommitMessage {
@@ -29,7 +32,11 @@ impl fmt::Display for CommitMessage {
             f,
             "Epoch: {}\nGeneration: {}\nTrigger: {}",
             self.epoch, self.generation, self.trigger
-        )
+        )?;
+        match &self.impersonated_by {
+            Some(sender) => writeln!(f, "Impersonated-By: {}", printable(sender)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -48,6 +55,7 @@ impl CommitMessage {
             epoch: trailer("Epoch")?.parse().ok()?,
             generation: trailer("Generation")?.parse().ok()?,
             trigger: trailer("Trigger")?.to_owned(),
+            impersonated_by: trailer("Impersonated-By").map(str::to_owned),
         })
     }
 }
@@ -64,8 +72,16 @@ mod tests {
             epoch: 3,
             generation: 17,
             trigger: "source".to_owned(),
+            impersonated_by: None,
         };
-        assert_eq!(CommitMessage::parse(&message.to_string()), Some(message));
+        assert_eq!(CommitMessage::parse(&message.to_string()), Some(message.clone()));
+        let by = |sender: &str| CommitMessage {
+            impersonated_by: Some(sender.to_owned()),
+            ..message.clone()
+        };
+        assert_eq!(CommitMessage::parse(&by("alice").to_string()), Some(by("alice")));
+        let forged = CommitMessage::parse(&by("a\nGeneration: 99").to_string());
+        assert_eq!(forged, Some(by("a Generation: 99")), "a name is on one line");
         assert_eq!(CommitMessage::parse("fix: a typo\n\nReviewed-by: somebody\n"), None);
     }
 }

@@ -58,6 +58,7 @@ impl Writer {
             epoch: self.epoch,
             generation: self.generation + 1,
             trigger: cause.trigger.to_owned(),
+            impersonated_by: cause.author.as_ref().and_then(|actor| actor.sender.clone()),
         };
         let text = message.to_string();
         let commit = Commit {
@@ -65,7 +66,7 @@ impl Writer {
             parent: self.head,
             tree: tree.root,
             message: &text,
-            author: cause.author.as_deref(),
+            author: cause.author.as_ref().map(|actor| actor.user.as_str()),
             time: now().as_second(),
         };
         match repo.commit(&objects, &commit) {

@@ -28,7 +28,7 @@ use super::data::AccessFile;
 use super::live_facts::LiveFacts;
 use super::revision::{Revision, follow_trees};
 use super::source::{Source, StateRepository};
-use crate::core::access::Refusal;
+use crate::core::access::{Actor, Refusal};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::ids::{ClusterId, ObjectId};
 use crate::core::index::{self, ParseCache, Snapshot};
@@ -55,7 +55,7 @@ pub enum Wake {
     /// A change of durable facts; answered after its commit.
     Edit(Edit, Reply),
     /// The same, asked for by a user, who is the author of its commit.
-    EditBy(String, Edit, Reply),
+    EditBy(Actor, Edit, Reply),
 }
 
 /// Where an edit's answer goes.
@@ -136,7 +136,7 @@ struct Computed {
 struct Cause {
     trigger: &'static str,
     /// The user who asked for it.
-    author: Option<String>,
+    author: Option<Actor>,
 }
 
 /// Wakes that are taken together.
@@ -162,7 +162,7 @@ impl Batch {
     /// Whether another wake belongs into the same commit: what users ask for is a commit of theirs alone.
     fn takes(&self, wake: &Wake) -> bool {
         match wake {
-            Wake::EditBy(user, ..) => self.cause.author.as_ref() == Some(user),
+            Wake::EditBy(actor, ..) => self.cause.author.as_ref() == Some(actor),
             _ => self.cause.author.is_none(),
         }
     }
@@ -301,8 +301,8 @@ impl Writer {
                 batch.cause.trigger = edit.trigger();
                 batch.edits.push((edit, reply));
             }
-            Wake::EditBy(user, edit, reply) => {
-                batch.cause.author = Some(user);
+            Wake::EditBy(actor, edit, reply) => {
+                batch.cause.author = Some(actor);
                 batch.cause.trigger = edit.trigger();
                 batch.edits.push((edit, reply));
             }
