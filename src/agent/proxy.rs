@@ -23,7 +23,7 @@ use crate::tunnel::control::read_header;
 use crate::tunnel::http::{
     Body, asks_for_upgrade, full, hand_over, remove_caller_credentials, remove_hop_by_hop, serve, stream as stream_body,
 };
-use crate::wire::header::{ProxyHeader, StreamHeader};
+use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
 /// How long a stream may be open without saying what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,11 +62,12 @@ pub(super) async fn serve_stream(mut stream: TunnelStream, upstreams: Upstreams)
         Ok(Err(error)) => return tracing::debug!(%error, "a stream broke off before its header"),
         Err(_) => return tracing::debug!("a stream sent no header"),
     };
+    let last = header.class != RequestClass::Upgrade;
     let service = service_fn(move |request| {
         let (header, upstreams) = (header.clone(), upstreams.clone());
         async move { Ok::<_, Infallible>(answer(request, &header, &upstreams).await) }
     });
-    if let Err(error) = serve(stream, service).await {
+    if let Err(error) = serve(stream, service, last).await {
         tracing::debug!(%error, "a proxied connection ended early");
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     // One thread is enough for one cluster, and keeps the idle agent small.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(super::EVENT_INTERVAL)
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| CliError::failed("the runtime cannot be started", "check the limits of the process").because(error))?;

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::ConfigExt;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use super::access::{Access, AccessError};
 use super::discovery::Catalog;
 use super::error::{ApiError, Status};
+use super::read_ahead::ReadAhead;
 use crate::core::access::impersonation::ClusterCredential;
 
 /// Any error, boxed.
@@ -42,6 +43,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 const IDLE_CONNECTIONS: usize = 64;
 /// After this time an idle connection is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Most that is read of an answer ahead of whoever takes it, and the longest head of one.
+const READ_AHEAD: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A shared connection is asked whether it is alive while requests wait on it: a dead one would hold all of them.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -266,8 +269,10 @@ pub(super) fn http_client(
     idle: usize,
 ) -> Result<legacy::Client<impl legacy::connect::Connect + Clone + Send + Sync + 'static, Body>, kube::Error> {
     let connector = config.rustls_https_connector_with_connector(tcp())?;
+    let connector = connector.map_response(|stream| TokioIo::new(ReadAhead::new(TokioIo::new(stream))));
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
+        .http1_max_buf_size(READ_AHEAD)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle)
         .build(connector))

@@ -9,6 +9,7 @@ mod discovery;
 mod error;
 mod inventory;
 mod objects;
+mod read_ahead;
 mod room;
 mod services;
 mod status;

@@ -20,7 +20,7 @@ use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
 use crate::core::reach::Target;
 use crate::core::request_query::Query;
-use crate::tunnel::control::write_header;
+use crate::tunnel::control::announce;
 use crate::tunnel::http::{Body, asks_for_upgrade, forward_until, remove_caller_credentials, remove_hop_by_hop};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
@@ -295,8 +295,7 @@ async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class
         // A service has no use for a credential of its cluster.
         credential: admitted.credential.clone().filter(|_| *target == Target::Direct),
     });
-    write_header(&mut stream, &header)
-        .await
+    announce(&mut stream, &header)
         .map_err(|error| unavailable(format!("the request could not be sent to the agent: {error}")))?;
     Ok(stream)
 }

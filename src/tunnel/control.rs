@@ -41,6 +41,12 @@ pub async fn write_header<IO: AsyncWrite + Unpin>(stream: &mut IO, header: &Stre
     Ok(stream.flush().await?)
 }
 
+/// The same for a stream on which something else follows at once: the header goes out with its first bytes, in one piece.
+pub fn announce(stream: &mut TunnelStream, header: &StreamHeader) -> Result<(), ControlError> {
+    stream.begin_with(header::encode(header)?.into());
+    Ok(())
+}
+
 /// Reads the header of a stream that the peer opened. Bound it in time: a peer may never send one.
 pub async fn read_header<IO: AsyncRead + Unpin>(stream: &mut IO) -> Result<StreamHeader, ControlError> {
     let mut field = [0; 4];

@@ -25,6 +25,9 @@ use super::{Role, Tunnel, TunnelSettings};
 /// Open requests that wait for the driver; each holds a slot already, so a short queue bounds nothing but memory.
 const OPEN_QUEUE: usize = 32;
 
+/// So many streams may wait for their answer before each further one is acknowledged when it comes; well below the 256 that yamux allows.
+const ANSWERED_LATE: usize = 128;
+
 pub(super) struct Driver<IO> {
     connection: yamux::Connection<Compat<Relieved<IO>>>,
     relief: Relief,
@@ -32,6 +35,8 @@ pub(super) struct Driver<IO> {
     waiting: Option<OpenRequest>,
     incoming: mpsc::Sender<TunnelStream>,
     inbound: Arc<Semaphore>,
+    /// How many streams of the peer are served.
+    accepted: usize,
     closed: CancellationToken,
     close: CancellationToken,
     ended: CancellationToken,
@@ -59,6 +64,7 @@ where
             waiting: None,
             incoming,
             inbound,
+            accepted: settings.accepted_streams,
             closed: handle.closed(),
             close: handle.close_token(),
             ended: handle.ended_token(),
@@ -93,6 +99,7 @@ where
     }
 
     async fn close_gracefully(&mut self) {
+        self.relief.flush_always();
         let closing = poll_fn(|cx| self.connection.poll_close(cx));
         match tokio::time::timeout(self.close_timeout, closing).await {
             Ok(Ok(())) => debug!("tunnel closed"),
@@ -115,10 +122,12 @@ where
                 Poll::Pending if self.relief.grant() => continue,
                 Poll::Pending => {}
             }
-            match ready!(self.poll_open(cx)) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Ready(Ok(Ended::Abandoned)),
-                Err(error) => return Poll::Ready(Err(error)),
+            match self.poll_open(cx) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(Ended::Abandoned)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if self.relief.flush() => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -147,9 +156,11 @@ where
             debug!("the peer opened more streams than are served; one was reset");
             return;
         };
-        // An empty write acknowledges the stream at once. Without it the acknowledgement waits for the first byte of the answer,
-        // and an opener with 256 slow requests could not open another stream.
-        let _ = Pin::new(&mut stream).poll_write(cx, &[]);
+        // An empty write acknowledges the stream at once. Without it the acknowledgement waits for the first byte of the answer, which saves a
+        // frame; but an opener with 256 slow requests could not open another stream.
+        if self.inbound.available_permits() + ANSWERED_LATE < self.accepted {
+            let _ = Pin::new(&mut stream).poll_write(cx, &[]);
+        }
         let stream = TunnelStream::new(stream, Slots::inbound(slot), self.closed.clone());
         if self.incoming.try_send(stream).is_err() {
             debug!("nobody takes the peer's streams; one was reset");

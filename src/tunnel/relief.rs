@@ -38,6 +38,10 @@ pub(super) struct Relieved<IO> {
 #[derive(Debug, Default)]
 struct Shared {
     has_read: AtomicBool,
+    /// Written, but not flushed.
+    unflushed: AtomicBool,
+    /// A flush is carried out now; otherwise it is only noted.
+    flushes: AtomicBool,
     granted: AtomicUsize,
     buffered: AtomicUsize,
 }
@@ -57,6 +61,20 @@ impl Relief {
     /// Begins a round of the multiplexer.
     pub(super) fn begin(&self) {
         self.shared.has_read.store(false, Ordering::Relaxed);
+    }
+
+    /// After rounds that ended in waiting: whether something is written that has to go out, and the next round sends it. The multiplexer asks for
+    /// a flush after each frame; carried out once at the end, frames that belong together go out in one piece.
+    pub(super) fn flush(&self) -> bool {
+        let tried = self.shared.flushes.swap(false, Ordering::Relaxed);
+        let flush = !tried && self.shared.unflushed.load(Ordering::Relaxed);
+        self.shared.flushes.store(flush, Ordering::Relaxed);
+        flush
+    }
+
+    /// From now on every flush is carried out.
+    pub(super) fn flush_always(&self) {
+        self.shared.flushes.store(true, Ordering::Relaxed);
     }
 
     /// After a round that ended in waiting: whether the multiplexer did not even try to read, and another round makes sense
@@ -122,8 +140,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Relieved<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.flushes.load(Ordering::Relaxed) {
+            self.shared.unflushed.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.shared.unflushed.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,6 +188,7 @@ mod tests {
         assert_eq!(poll_write(&mut near, b"gh"), Poll::Pending, "whoever reads waits as usual");
         assert!(!relief.grant());
         let mut all = [0; 6];
+        relief.flush_always();
         let (flushed, read) = tokio::join!(near.flush(), far.read_exact(&mut all));
         flushed.unwrap();
         read.unwrap();

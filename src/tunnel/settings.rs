@@ -57,7 +57,7 @@ impl TunnelSettings {
         TunnelSettings {
             usable_streams: HUB_STREAMS,
             accepted_streams: 2 * AGENT_STREAMS,
-            window_headroom: 16 << 20,
+            window_headroom: 4 << 20,
             read_buffer: 2 << 10,
             ..Self::common()
         }

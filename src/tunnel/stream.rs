@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
@@ -20,6 +21,8 @@ pub struct TunnelStream {
 #[derive(Debug)]
 struct Inner {
     stream: Compat<yamux::Stream>,
+    /// What goes out before anything else, in one frame with the first bytes that are written.
+    prelude: Bytes,
     shut_down: bool,
     tunnel: CancellationToken,
     /// Polled wherever the stream waits: the multiplexer wakes no waiting stream while it closes.
@@ -55,6 +58,7 @@ impl TunnelStream {
         TunnelStream {
             inner: Box::new(Inner {
                 stream: stream.compat(),
+                prelude: Bytes::new(),
                 shut_down: false,
                 tunnel_closed: Box::pin(tunnel.clone().cancelled_owned()),
                 tunnel,
@@ -64,7 +68,32 @@ impl TunnelStream {
     }
 }
 
+impl TunnelStream {
+    /// Puts bytes before everything that will be written. Nothing may have been written yet.
+    pub(super) fn begin_with(&mut self, prelude: Bytes) {
+        self.inner.prelude = prelude;
+    }
+}
+
 impl Inner {
+    /// Writes what is left of the prelude, with `bytes` behind it; how many of those were taken. With bytes, none of them taken means that it
+    /// has to be called again.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let together = [&self.prelude, bytes].concat();
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &together))?;
+        let begun = written.min(self.prelude.len());
+        self.prelude.advance(begun);
+        Poll::Ready(Ok(written - begun))
+    }
+
+    /// Writes the prelude where nothing follows it.
+    fn poll_prelude(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.prelude.is_empty() {
+            ready!(self.poll_begin(cx, &[]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// The multiplexer reports a reset and a lost connection as the end of the stream. A body that ends by closing would then look
     /// complete although it was cut, so both are told apart here.
     fn broke_off(&self) -> bool {
@@ -101,6 +130,13 @@ impl AsyncWrite for TunnelStream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        while !self.inner.prelude.is_empty() {
+            match self.inner.poll_begin(cx, bytes) {
+                Poll::Pending => return self.inner.waits(cx),
+                Poll::Ready(Ok(0)) => {}
+                written => return written,
+            }
+        }
         match Pin::new(&mut self.inner.stream).poll_write(cx, bytes) {
             Poll::Pending => self.inner.waits(cx),
             written => written,
@@ -108,6 +144,7 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.inner.poll_prelude(cx))?;
         Pin::new(&mut self.inner.stream).poll_flush(cx)
     }
 
@@ -115,6 +152,7 @@ impl AsyncWrite for TunnelStream {
         if self.inner.shut_down {
             return Poll::Ready(Ok(()));
         }
+        ready!(self.inner.poll_prelude(cx))?;
         ready!(Pin::new(&mut self.inner.stream).poll_shutdown(cx))?;
         self.inner.shut_down = true;
         Poll::Ready(Ok(()))

@@ -26,7 +26,7 @@ use crate::core::access::{Anonymity, User};
 use crate::core::ids::ClusterId;
 use crate::core::text::cut;
 use crate::tunnel::TunnelHandle;
-use crate::tunnel::control::write_header;
+use crate::tunnel::control::announce;
 use crate::tunnel::http::{Body, forward};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
@@ -295,7 +295,7 @@ async fn ask(child: &Child, token: &str) -> Result<(u16, Value), String> {
         class: RequestClass::Short,
         credential: Some(ClusterCredential::bearer(token)),
     });
-    write_header(&mut stream, &header).await.map_err(|error| failed(&error))?;
+    announce(&mut stream, &header).map_err(|error| failed(&error))?;
     let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
     let request = Request::post(REVIEW_PATH)
         .header(header::HOST, child.id.as_str())

@@ -19,6 +19,7 @@ use super::splice::hand_over_until;
 use super::{Body, BoxError, headers, stream};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest head, and most that is read ahead of whoever takes the body.
 const MAX_HEADER_BYTES: usize = 256 << 10;
 
 /// Why a request got no answer.
@@ -57,7 +58,10 @@ where
 {
     let caller = headers::asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
     to_origin_form(&mut request);
-    let (mut sender, connection) = client::Builder::new().handshake(TokioIo::new(io)).await?;
+    let (mut sender, connection) = client::Builder::new()
+        .max_buf_size(MAX_HEADER_BYTES)
+        .handshake(TokioIo::new(io))
+        .await?;
     // Ends with the answer's body, with its reader, or as the connection that is handed over.
     let until = ended.clone();
     tokio::spawn(async move {
@@ -103,8 +107,8 @@ fn to_origin_form<B>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// Serves HTTP/1.1 on one connection until it ends.
-pub async fn serve<IO, S, B>(io: IO, service: S) -> Result<(), hyper::Error>
+/// Serves HTTP/1.1 on a connection: with `last` one request, so that the end goes out with the answer. An upgrade must not be called the last.
+pub async fn serve<IO, S, B>(io: IO, service: S, last: bool) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = B>,
@@ -114,6 +118,7 @@ where
     B::Error: Into<BoxError>,
 {
     server::Builder::new()
+        .keep_alive(!last)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)

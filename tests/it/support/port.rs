@@ -362,7 +362,7 @@ pub(crate) async fn serve_proxied(mut stream: TunnelStream, api: SocketAddr) {
             forward(TcpStream::connect(api).await.unwrap(), request).await
         }
     });
-    let _ = streams::serve(stream, service).await;
+    let _ = streams::serve(stream, service, false).await;
 }
 
 /// An API server of a few paths, each for one property of the way to it.
@@ -375,7 +375,7 @@ pub(crate) async fn api_server() -> (SocketAddr, mpsc::UnboundedSender<&'static 
         while let Ok((socket, _)) = listener.accept().await {
             let receiver = Arc::clone(&receiver);
             let service = hyper::service::service_fn(move |request| respond(request, Arc::clone(&receiver)));
-            tokio::spawn(streams::serve(socket, service));
+            tokio::spawn(streams::serve(socket, service, false));
         }
     });
     (address, events)
