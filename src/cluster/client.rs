@@ -306,6 +306,10 @@ fn tcp() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
+    // A machine that is gone is noticed within a minute, also by an exec session or a silent log.
+    connector.set_keepalive(Some(Duration::from_secs(30)));
+    connector.set_keepalive_interval(Some(Duration::from_secs(10)));
+    connector.set_keepalive_retries(Some(3));
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector
 }

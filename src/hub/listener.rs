@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -165,6 +166,7 @@ impl<A: Application> Port<A> {
     async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr, turn: OwnedSemaphorePermit) {
         // A socket that cannot be told so still works, only slower.
         let _ = socket.set_nodelay(true);
+        let _ = SockRef::from(&socket).set_tcp_keepalive(&keep_alive());
         let handshake = tokio::time::timeout(self.settings.handshake_timeout, self.tls.accept(socket));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
@@ -193,7 +195,8 @@ impl<A: Application> Port<A> {
         let handed_over = stream.handed_over();
         let service = service_fn(move |request| {
             let (application, peer, handed_over) = (Arc::clone(&self.application), Arc::clone(&peer), Arc::clone(&handed_over));
-            async move { Ok::<_, Infallible>(answer(&*application, peer, request, &handed_over).await) }
+            // Boxed, because hyper keeps room for the whole of it as long as the connection stands, also while it only passes a body on.
+            Box::pin(async move { Ok::<_, Infallible>(answer(&*application, peer, request, &handed_over).await) })
         });
         let builder = http_builder(&self.settings);
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
@@ -226,6 +229,14 @@ async fn answer<A: Application>(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// A machine that is gone is noticed within a minute: a laptop that sleeps would otherwise hold its exec session, and its place, for hours.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
 }
 
 fn http_builder(settings: &PortSettings) -> auto::Builder<TokioExecutor> {
