@@ -25,6 +25,12 @@
 //! - [`hub::live_facts`] brings readiness and room into the next run, asks agents for the latter ([`core::room`] is what they answer by), and
 //!   wakes the writer when a placement depends on what changed.
 //!
+//! A request of a user comes in at [`hub::listener`] and passes three values: who it is ([`hub::auth`]: certificate, token, OIDC, a cluster's own
+//! account), what it asks for ([`core::access::attributes`]) and what the repository allows ([`core::access::rbac`], the objects below `hub/`).
+//! [`hub::gate`] puts them together and gives a [`hub::lease`] that ends with the right. What is about a cluster goes through its tunnel
+//! ([`hub::proxy`]), in the user's name as far as the agent's owner lets it; what is about the hub is read from [`hub::projection`], or becomes an
+//! edit ([`hub::editing`], [`core::registration`]) that the writer commits in the user's name.
+//!
 //! Offline, [`core::why`] asks the same functions again and follows a field from its source line to a cluster, and [`core::impact`] compares two
 //! states: what a push would do. [`core::conceal`] keeps the values of Secrets out of both.
 //!
