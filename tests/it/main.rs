@@ -28,6 +28,7 @@ mod hub_writes;
 mod impersonation;
 mod kubeconfig;
 mod kubectl;
+mod morning;
 mod oidc;
 mod path_faults;
 mod plan;
