@@ -4,6 +4,8 @@
 //! (unknown id) ─token─► Pending ─approve─► Approved ─other key + token─► Approved, new key waits ─approve --replace-key─► Approved
 //!                  └──── automatic, or approved in hub/ ────►┘               Pending ─deny─► Denied
 //! ```
+//!
+//! While a key waits for a person, every other one is refused, so that nobody decides about a key that he has not looked at.
 
 mod change;
 
@@ -350,8 +352,11 @@ pub fn called<'r>(
     may_see: impl Fn(&Registration) -> bool,
 ) -> Result<&'r Registration, Refusal> {
     registrations.called(word).ok_or_else(|| {
-        let seen = registrations.clusters.values().filter(|known| may_see(known));
-        let near = crate::core::text::nearest(word, seen.map(|known| known.cluster_name.as_str())).join(", ");
+        let names = registrations.clusters.values().map(|known| known.cluster_name.as_str());
+        // Alike first: what somebody may see takes many rules to tell.
+        let near = crate::core::text::nearest(word, names).into_iter();
+        let near: Vec<_> = near.filter(|name| registrations.called(name).is_some_and(&may_see)).collect();
+        let near = near.join(", ");
         not_found(format!(
             "no cluster {word:?} has asked to register; near names: {}",
             if near.is_empty() { "none" } else { &near }

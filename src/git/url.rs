@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum RepositoryUrl {
     /// On this machine: read in place.
     Local(PathBuf),
@@ -82,6 +82,12 @@ impl fmt::Display for RepositoryUrl {
     }
 }
 
+impl fmt::Debug for RepositoryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A text without the secrets of the addresses in it. Of http(s) the whole user goes, because a token may stand in place of the name as well as of
 /// the password; of ssh the user is no secret.
 pub(super) fn without_secrets(text: &str) -> String {
@@ -127,7 +133,8 @@ mod tests {
             ("ssh://git:secret@host/repo", "ssh://git@host/repo"),
             ("git@host:team/repo.git", "git@host:team/repo.git"),
         ] {
-            assert_eq!(text.parse::<RepositoryUrl>().unwrap().to_string(), shown);
+            let url: RepositoryUrl = text.parse().unwrap();
+            assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_owned(), shown.to_owned()));
         }
         let refused = "http://ghp_secret@host/r".parse::<RepositoryUrl>().unwrap_err();
         assert!(!refused.to_string().contains("secret"), "{refused}");

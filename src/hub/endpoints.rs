@@ -97,8 +97,11 @@ impl Endpoints {
     }
 
     async fn try_register(&self, request: Request<Incoming>) -> Result<Value, Refusal> {
-        let token = self.check_token(token_of(request.headers()));
-        let (body, csr) = match read_registration(request).await {
+        let token = token_of(request.headers());
+        let read = read_registration(request).await;
+        // Looked at when all is there: a token may be revoked while its bearer holds the body back.
+        let token = self.check_token(token);
+        let (body, csr) = match read {
             Ok(read) => read,
             // Whoever has no right to ask is not told what is wrong with the question.
             Err(refusal) => return Err(token.err().unwrap_or(refusal)),
