@@ -10,17 +10,19 @@ use branchline::hub::ca::CertificateAuthority;
 use serde_json::json;
 
 use crate::cluster_credentials::account_token;
-use crate::credentials::SUBSCRIPTIONS;
+use crate::credentials::{SUBSCRIPTIONS, with_token};
 use crate::support::apiserver::ApiServer;
 use crate::support::fleet::{Fleet, Hub};
 use crate::support::https::{Body, Client, Stream};
+use crate::support::issuer::{Issuer, changed, now};
 use crate::support::node::read_head;
 use crate::support::pki::{Authority, Identity};
 use crate::support::repository::GitRepo;
 use crate::support::{holds, scratch, wait_until};
 
 /// What people push below `hub/`: alice and the ServiceAccount robot read and write cluster a as a socket, bob reads whatever is in the dedicated namespace of a,
-/// the group `ops` may do everything everywhere but approve nothing, frank may reach b, where he may only look.
+/// the group `ops` and the issuer's group of that name may do everything everywhere but approve nothing, frank and the issuer's oscar may reach b,
+/// where they may only look.
 const ACCESS: &str = "\
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -57,7 +59,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: ops}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: everything}
-subjects: [{kind: Group, name: ops}]
+subjects: [{kind: Group, name: 'oidc:ops'}, {kind: Group, name: ops}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -69,7 +71,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: frank}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-b}
-subjects: [{kind: User, name: frank}]
+subjects: [{kind: User, name: frank}, {kind: User, name: oscar@example.org}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -85,8 +87,10 @@ subjects: [{kind: User, name: nina}]
 ";
 
 /// Every cell. Cluster a and b are connected, c is known but away, `ghost` is an id that nobody has. In every cluster the administrators,
-/// `ops`, alice and bob may do everything, frank and the robot may look. olga has a certificate, tina a static token, both in `ops`; the token of
-/// lapsed has expired, the line of revoked was taken out; robot is an account of cluster a. The pod of `exec` is not there, so 404 means that the cluster was asked.
+/// `ops`, alice and bob may do everything, frank, oscar and the robot may look. olga has a certificate, tina a static token, olivia an issuer's
+/// token, all in their `ops`; the issuer calls poser an administrator, which counts for the issuer's own group of that name alone. The token of
+/// lapsed has expired, so has the issuer's of outdated, and the line of revoked was taken out; robot is an account of cluster a. The pod of `exec`
+/// is not there, so 404 means that the cluster was asked.
 const TABLE: &str = "\
 user      cluster  get  list watch create update patch delete collection exec websocket version
 admin     a        200  200  200   201    200    200   200    200        404  404       200
@@ -109,10 +113,18 @@ tina      a        200  200  200   201    200    200   200    200        404  40
 tina      b        200  200  200   201    200    200   200    200        404  404       200
 tina      c        503  503  503   503    503    503   503    503        503  503       503
 tina      ghost    404  404  404   404    404    404   404    404        404  404       404
+olivia    a        200  200  200   201    200    200   200    200        404  404       200
+olivia    b        200  200  200   201    200    200   200    200        404  404       200
+olivia    c        503  503  503   503    503    503   503    503        503  503       503
+olivia    ghost    404  404  404   404    404    404   404    404        404  404       404
 frank     a        403  403  403   403    403    403   403    403        403  403       403
 frank     b        200  200  200   403    403    403   403    403        403  403       200
 frank     c        403  403  403   403    403    403   403    403        403  403       403
 frank     ghost    403  403  403   403    403    403   403    403        403  403       403
+oscar     a        403  403  403   403    403    403   403    403        403  403       403
+oscar     b        200  200  200   403    403    403   403    403        403  403       200
+oscar     c        403  403  403   403    403    403   403    403        403  403       403
+oscar     ghost    403  403  403   403    403    403   403    403        403  403       403
 robot     a        200  200  200   403    403    403   403    403        403  403       200
 robot     b        401  401  401   401    401    401   401    401        401  401       401
 robot     c        401  401  401   401    401    401   401    401        401  401       401
@@ -121,6 +133,10 @@ stranger  a        403  403  403   403    403    403   403    403        403  40
 stranger  b        403  403  403   403    403    403   403    403        403  403       403
 stranger  c        403  403  403   403    403    403   403    403        403  403       403
 stranger  ghost    403  403  403   403    403    403   403    403        403  403       403
+poser     a        403  403  403   403    403    403   403    403        403  403       403
+poser     b        403  403  403   403    403    403   403    403        403  403       403
+poser     c        403  403  403   403    403    403   403    403        403  403       403
+poser     ghost    403  403  403   403    403    403   403    403        403  403       403
 expired   a        401  401  401   401    401    401   401    401        401  401       401
 expired   b        401  401  401   401    401    401   401    401        401  401       401
 expired   c        401  401  401   401    401    401   401    401        401  401       401
@@ -141,6 +157,10 @@ lapsed    a        401  401  401   401    401    401   401    401        401  40
 lapsed    b        401  401  401   401    401    401   401    401        401  401       401
 lapsed    c        401  401  401   401    401    401   401    401        401  401       401
 lapsed    ghost    401  401  401   401    401    401   401    401        401  401       401
+outdated  a        401  401  401   401    401    401   401    401        401  401       401
+outdated  b        401  401  401   401    401    401   401    401        401  401       401
+outdated  c        401  401  401   401    401    401   401    401        401  401       401
+outdated  ghost    401  401  401   401    401    401   401    401        401  401       401
 revoked   a        401  401  401   401    401    401   401    401        401  401       401
 revoked   b        401  401  401   401    401    401   401    401        401  401       401
 revoked   c        401  401  401   401    401    401   401    401        401  401       401
@@ -155,14 +175,18 @@ alice     200     200       403           403       403     403    403       403
 bob       200     200       403           403       403     403    403       403     403
 olga      200     200       200           200       403     403    403       403     403
 tina      200     200       200           200       403     403    403       403     403
+olivia    200     200       200           200       403     403    403       403     403
 frank     200     200       403           403       403     403    403       403     403
+oscar     200     200       403           403       403     403    403       403     403
 stranger  200     200       403           403       403     403    403       403     403
+poser     200     200       403           403       403     403    403       403     403
 expired   200     401       401           401       401     401    401       401     401
 foreign   200     401       401           401       401     401    401       401     401
 nobody    200     401       401           401       401     401    401       401     401
 garbage   200     401       401           401       401     401    401       401     401
 robot     200     401       401           401       401     401    401       401     401
 lapsed    200     401       401           401       401     401    401       401     401
+outdated  200     401       401           401       401     401    401       401     401
 revoked   200     401       401           401       401     401    401       401     401
 ";
 
@@ -199,6 +223,21 @@ fn client(hub: &Hub, user: &str) -> Client {
 
 fn static_token(user: &str) -> String {
     format!("the-static-token-of-{user}")
+}
+
+/// The token of a user in the table who comes by the issuer.
+fn issuers_token(issuer: &Issuer, user: &str) -> String {
+    let groups: &[&str] = match user {
+        "olivia" => &["ops"],
+        "poser" => &["branchline:admins", "system:masters"],
+        _ => &[],
+    };
+    let claims = issuer.claims(user, groups);
+    let claims = match user {
+        "outdated" => changed(&claims, "exp", json!(now() - 3600)),
+        _ => claims,
+    };
+    issuer.token("first", &claims)
 }
 
 /// Writes a token file with a line for each of these users.
@@ -258,7 +297,7 @@ fn fleet_of(names: &[&str], prepare: impl FnOnce(Hub) -> Hub) -> Fleet {
             "everything",
             "cluster-admin",
             &["alice", "bob"],
-            &["branchline:admins", "ops"],
+            &["branchline:admins", "ops", "oidc:ops"],
         );
         let look = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "look"},
             "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]});
@@ -268,7 +307,7 @@ fn fleet_of(names: &[&str], prepare: impl FnOnce(Hub) -> Hub) -> Fleet {
             server,
             "looking",
             "look",
-            &["frank", "system:serviceaccount:default:robot"],
+            &["frank", "oscar@example.org", "system:serviceaccount:default:robot"],
             &[],
         );
         let seed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed"}});
@@ -356,8 +395,10 @@ fn every_cell_of_the_table() {
     let directory = scratch("tokens");
     let file = directory.path().join("tokens.csv");
     write_tokens(&file, &["tina", "lapsed", "revoked"]);
+    let issuer = Issuer::start();
     let mut fleet = fleet_of(&["a", "b", "c"], |hub| {
-        hub.with(&format!("--token-auth-file={}", file.display()))
+        let hub = hub.with(&format!("--token-auth-file={}", file.display()));
+        issuer.taken_by(hub, directory.path())
     });
     assert_eq!(
         send_own(&client(&fleet.hub, "revoked"), "subscriptions"),
@@ -378,6 +419,9 @@ fn every_cell_of_the_table() {
         users.into_iter().map(|user| (user, client(&fleet.hub, user))).collect();
     let robot = Client::new(fleet.hub.port(), &fleet.hub.ca(), None).with_bearer(&account_token(&fleet.servers[0], "robot"));
     clients.insert("robot", robot);
+    for user in ["olivia", "oscar", "poser", "outdated"] {
+        clients.insert(user, with_token(&fleet.hub, &issuers_token(&issuer, user)));
+    }
     check(TABLE, 2, |keys, request| {
         let id = match keys[1] {
             "ghost" => GHOST,

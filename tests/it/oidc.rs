@@ -1,50 +1,27 @@
 //! ID tokens of an OpenID Connect issuer: who they let in, which ones are refused and why, and what becomes of them when the issuer changes its
 //! keys, against a hub process and a small issuer.
 
-use std::fs;
-
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::credentials::{ACCESS, SUBSCRIPTIONS, code, refusal, with_token};
 use crate::support::fleet::Hub;
-use crate::support::issuer::{Issuer, sign};
+use crate::support::issuer::{Issuer, changed, now, sign};
 use crate::support::repository::GitRepo;
 use crate::support::{holds, scratch, wait_until};
 
-fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    since.unwrap().as_secs()
-}
-
 /// Claims that let the holder read Subscriptions.
 fn good(issuer: &Issuer) -> Value {
-    json!({"iss": issuer.url(), "aud": "hub", "exp": now() + 3600, "email": "ann@example.org", "groups": ["people"], "hd": "example.org"})
-}
-
-fn changed(claims: &Value, claim: &str, value: Value) -> Value {
-    let mut claims = claims.clone();
-    claims[claim] = value;
-    claims
+    issuer.claims("ann", &["people"])
 }
 
 /// A hub that takes this issuer's tokens, not started yet.
 fn hub(issuer: &Issuer) -> (Hub, GitRepo, tempfile::TempDir) {
     let directory = scratch("issuer");
-    let ca = directory.path().join("ca.crt");
-    fs::write(&ca, issuer.ca()).unwrap();
     let access = ACCESS.replace("name: people}]", "name: 'oidc:people'}]");
     let repo = GitRepo::with(&[("hub/access.yaml", &access)]);
-    let hub = Hub::prepare("hub", &repo)
-        .with(&format!("--oidc-issuer-url={}", issuer.url()))
-        .with("--oidc-client-id=hub")
-        .with("--oidc-username-claim=email")
-        .with("--oidc-groups-claim=groups")
-        .with("--oidc-groups-prefix=oidc:")
-        .with("--oidc-required-claim=hd=example.org")
-        .with("--oidc-signing-algs=RS256,ES256")
-        .with(&format!("--oidc-ca-file={}", ca.display()));
+    let hub = issuer.taken_by(Hub::prepare("hub", &repo), directory.path());
     (hub, repo, directory)
 }
 

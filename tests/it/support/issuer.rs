@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
+use super::fleet::Hub;
 use super::node::read_head;
 use super::pki::Authority;
 
@@ -70,8 +72,29 @@ impl Issuer {
     }
 
     /// The certificate that its clients must trust, PEM.
-    pub(crate) fn ca(&self) -> String {
+    fn ca(&self) -> String {
         self.authority.certificate()
+    }
+
+    /// The hub with the flags by which it takes this issuer's tokens: the user is called as in `email`, and every group gets `oidc:` before
+    /// its name. The directory keeps what the hub reads.
+    pub(crate) fn taken_by(&self, hub: Hub, directory: &Path) -> Hub {
+        let ca = directory.join("issuer-ca.crt");
+        std::fs::write(&ca, self.ca()).unwrap();
+        hub.with(&format!("--oidc-issuer-url={}", self.url()))
+            .with("--oidc-client-id=hub")
+            .with("--oidc-username-claim=email")
+            .with("--oidc-groups-claim=groups")
+            .with("--oidc-groups-prefix=oidc:")
+            .with("--oidc-required-claim=hd=example.org")
+            .with("--oidc-signing-algs=RS256,ES256")
+            .with(&format!("--oidc-ca-file={}", ca.display()))
+    }
+
+    /// Claims that such a hub takes for an hour, for `name`@example.org.
+    pub(crate) fn claims(&self, name: &str, groups: &[&str]) -> Value {
+        let email = format!("{name}@example.org");
+        json!({"iss": self.url(), "aud": "hub", "exp": now() + 3600, "email": email, "groups": groups, "hd": "example.org"})
     }
 
     /// How often something was fetched.
@@ -130,6 +153,19 @@ impl Issuer {
     }
 }
 
+/// The time in claims, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.unwrap().as_secs()
+}
+
+/// Claims of which one is otherwise.
+pub(crate) fn changed(claims: &Value, claim: &str, value: Value) -> Value {
+    let mut claims = claims.clone();
+    claims[claim] = value;
+    claims
+}
+
 /// A token that anybody can make.
 pub(crate) fn sign(algorithm: Algorithm, key: &str, claims: &Value, secret: &EncodingKey) -> String {
     let mut header = Header::new(algorithm);
@@ -138,9 +174,7 @@ pub(crate) fn sign(algorithm: Algorithm, key: &str, claims: &Value, secret: &Enc
 }
 
 fn fixture(name: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/issuer")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/issuer").join(name);
     std::fs::read_to_string(path).unwrap().split_whitespace().collect()
 }
 
