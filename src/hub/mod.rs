@@ -19,6 +19,7 @@ pub mod listener;
 pub mod live_facts;
 pub mod metrics;
 mod node_labels;
+pub mod passed_request;
 pub mod projection;
 pub mod proxy;
 mod readiness;

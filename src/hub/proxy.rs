@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{FORWARDED, HOST};
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tracing::debug;
 
@@ -14,14 +13,14 @@ use super::audit::AuditRecord;
 use super::auth::Child;
 use super::gate::{Admitted, Gate};
 use super::listener::Peer;
+use super::passed_request::{audited, class_of, decided_on, prepare};
 use super::socket_path::Proxied;
-use crate::core::access::attributes::{ClusterNames, ProxiedRequest};
+use crate::core::access::attributes::ClusterNames;
 use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
 use crate::core::reach::Target;
-use crate::core::request_query::Query;
 use crate::tunnel::control::announce;
-use crate::tunnel::http::{Body, asks_for_upgrade, forward_until, remove_caller_credentials, remove_hop_by_hop};
+use crate::tunnel::http::{Body, forward_until};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
@@ -29,8 +28,6 @@ use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// How many clusters of one name an error lists.
 const CANDIDATES: usize = 5;
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_BY_OTHERS: [&str; 4] = ["x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri", "x-real-ip"];
 
 /// Who knows the clusters' tunnels.
 pub trait Tunnels: Send + Sync + 'static {
@@ -154,7 +151,7 @@ impl<T: Tunnels> Proxy<T> {
         let lookup = self.told_to(&admitted.caller.user, lookup);
         let (id, tunnel) = online(&asked.cluster, lookup)?;
         let class = class_of(&request);
-        prepare(&mut request, &id, &asked.rest, peer)?;
+        prepare(&mut request, &id, &asked.rest, peer.address.ip())?;
         let lease = Arc::clone(&admitted.lease);
         let answer = async {
             let stream = open(&tunnel, &admitted, &asked.target, class).await?;
@@ -184,26 +181,6 @@ impl<T: Tunnels> Proxy<T> {
         }
         lookup
     }
-}
-
-/// What a request asks of the cluster, for those who decide.
-fn decided_on<'a>(request: &'a Request<Incoming>, asked: &'a Proxied) -> ProxiedRequest<'a> {
-    ProxiedRequest {
-        method: request.method().as_str(),
-        // A service's paths may look like an API server's and mean something else.
-        target: if asked.target == Target::Direct { &asked.rest } else { "/" },
-        upgrade: asks_for_upgrade(request.headers()),
-    }
-}
-
-/// The same for those who look into it later, with the service that it is about.
-fn audited<'a>(request: &'a Request<Incoming>, asked: &'a Proxied, path: &'a mut String) -> ProxiedRequest<'a> {
-    let direct = decided_on(request, asked);
-    if asked.target == Target::Direct {
-        return direct;
-    }
-    *path = format!("/{}{}", asked.target, asked.rest);
-    ProxiedRequest { target: path, ..direct }
 }
 
 /// An ordinary request has to begin its answer in time.
@@ -243,40 +220,6 @@ fn unknown(asked: &str, near: &[String]) -> String {
         [] => format!("no cluster {asked:?} is registered at this hub; `kubectl get managedclusters -A` lists them"),
         near => format!("no cluster {asked:?} is registered at this hub; there is {}", near.join(", ")),
     }
-}
-
-fn class_of(request: &Request<Incoming>) -> RequestClass {
-    if asks_for_upgrade(request.headers()) {
-        return RequestClass::Upgrade;
-    }
-    let query = Query::parse(request.uri().query().unwrap_or_default());
-    match query.flag("watch") || query.flag("follow") {
-        true => RequestClass::Watch,
-        false => RequestClass::Short,
-    }
-}
-
-/// Makes the request what the cluster shall see.
-fn prepare(request: &mut Request<Incoming>, id: &ClusterId, rest: &str, peer: &Peer) -> Result<(), Refusal> {
-    let target: Uri = rest
-        .parse()
-        .map_err(|error| Refusal::new(400, "BadRequest", format!("the path {rest:?} is no path: {error}")))?;
-    *request.uri_mut() = target;
-    let headers = request.headers_mut();
-    remove_caller_credentials(headers);
-    remove_hop_by_hop(headers);
-    headers.remove(FORWARDED);
-    FORWARDED_BY_OTHERS.iter().for_each(|name| {
-        headers.remove(*name);
-    });
-    if let Ok(host) = HeaderValue::from_str(id.as_str()) {
-        headers.insert(HOST, host);
-    }
-    // The cluster's audit log then has the user's address, as behind any other proxy.
-    if let Ok(address) = HeaderValue::from_str(&peer.address.ip().to_string()) {
-        headers.insert(FORWARDED_FOR, address);
-    }
-    Ok(())
 }
 
 async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class: RequestClass) -> Result<TunnelStream, Refusal> {
