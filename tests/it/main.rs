@@ -19,6 +19,7 @@ mod credentials;
 mod delivery;
 mod demo;
 mod faults;
+mod fuzzed_requests;
 mod generated_patches;
 mod harness;
 mod hub;
