@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -193,6 +194,37 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The same over one connection of HTTP/2.
+    pub(crate) async fn apply_all_by_http2(&self, objects: Vec<(String, Bytes)>, at_once: usize) -> Instant {
+        let connection = self.connect_http2().await;
+        let begin = Instant::now();
+        let apply = |(path, body): (String, Bytes)| {
+            let mut connection = connection.clone();
+            async move {
+                let uri = format!("https://127.0.0.1:{}{}", self.port, apply_path(&path));
+                let request = APPLY_HEADERS
+                    .iter()
+                    .fold(Request::patch(uri), |request, (name, value)| request.header(*name, *value));
+                let answer = connection.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+                assert!(answer.status().is_success(), "{path}: {}", answer.status());
+                answer.into_body().collect().await.unwrap();
+            }
+        };
+        futures::stream::iter(objects).for_each_concurrent(at_once, apply).await;
+        begin
+    }
+}
+
+const APPLY_HEADERS: [(&str, &str); 2] = [
+    ("content-type", "application/apply-patch+yaml"),
+    ("accept", "application/json"),
+];
+
+fn apply_path(path: &str) -> String {
+    format!("{path}?fieldManager=bench&force=true&fieldValidation=Strict")
+}
+
 impl Connection {
     /// One request; the answer's body streams.
     pub(crate) async fn exchange(
@@ -233,12 +265,8 @@ impl Connection {
 
     /// A server-side apply.
     pub(crate) async fn apply(&mut self, path: &str, body: Bytes) {
-        let path = format!("{path}?fieldManager=bench&force=true&fieldValidation=Strict");
-        let headers = [
-            ("content-type", "application/apply-patch+yaml"),
-            ("accept", "application/json"),
-        ];
-        let (status, answer) = self.send(Method::PATCH, &path, &headers, body).await;
+        let path = apply_path(path);
+        let (status, answer) = self.send(Method::PATCH, &path, &APPLY_HEADERS, body).await;
         assert!(status < 300, "{path}: {status} {}", String::from_utf8_lossy(&answer));
     }
 }

@@ -15,8 +15,10 @@ use crate::support::samples::{config_map, config_map_feed, subscription};
 use crate::support::scratch;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/shop/configmaps";
-const AT_ONCE: [usize; 4] = [8, 16, 32, 64];
-const ROUNDS: usize = 5;
+/// How the bare client sends: so many requests at once, over a connection each, or over one of HTTP/2, as the agent does.
+const WAYS: [(usize, bool); 5] = [(8, false), (16, false), (32, false), (64, false), (64, true)];
+/// Objects, and rounds: few objects take so little time that chance plays a larger part.
+const SIZES: [(usize, usize); 2] = [(100, 11), (1_000, 5)];
 const GOAL: f64 = 1.5;
 
 pub(crate) fn run() {
@@ -36,8 +38,8 @@ pub(crate) fn run() {
         server,
         watch,
     };
-    for number in [100, 1_000] {
-        stage.measure(number);
+    for (number, rounds) in SIZES {
+        stage.measure(number, rounds);
     }
 }
 
@@ -50,19 +52,20 @@ struct Stage {
 }
 
 impl Stage {
-    fn measure(&mut self, number: usize) {
+    fn measure(&mut self, number: usize, rounds: usize) {
         heading(&format!("{number} Subscriptions in one push -> all objects in one child"));
         let mut ours = Samples::default();
-        let mut bare = vec![Samples::default(); AT_ONCE.len()];
-        for round in 0..ROUNDS {
-            for (samples, at_once) in bare.iter_mut().zip(AT_ONCE) {
-                samples.add(self.bare(number, at_once));
+        let mut bare = vec![Samples::default(); WAYS.len()];
+        for round in 0..rounds {
+            for (samples, way) in bare.iter_mut().zip(WAYS) {
+                samples.add(self.bare(number, way));
             }
             ours.add(self.push(&format!("r{round}"), number));
         }
         line("end of git push -> all objects there", &ours.spread("ms"));
-        for (samples, at_once) in bare.iter().zip(AT_ONCE) {
-            line(&format!("bare client, {at_once} connections"), &samples.spread("ms"));
+        for (samples, (at_once, http2)) in bare.iter().zip(WAYS) {
+            let by = if http2 { "at once by HTTP/2" } else { "connections" };
+            line(&format!("bare client, {at_once} {by}"), &samples.spread("ms"));
         }
         let kubectl = self.kubectl(number);
         line("kubectl apply --server-side -f, start -> end", &format!("{kubectl:.1} ms"));
@@ -98,10 +101,13 @@ impl Stage {
             .ok();
     }
 
-    fn bare(&mut self, number: usize, at_once: usize) -> f64 {
+    fn bare(&mut self, number: usize, (at_once, http2): (usize, bool)) -> f64 {
         self.rest();
         let objects = (0..number).map(object).collect();
-        let begin = self.runtime.block_on(self.server.apply_all(objects, at_once));
+        let begin = match http2 {
+            true => self.runtime.block_on(self.server.apply_all_by_http2(objects, at_once)),
+            false => self.runtime.block_on(self.server.apply_all(objects, at_once)),
+        };
         let there = |event: &Event| event.kind == "ADDED" && event.object.metadata.name.starts_with("bare-");
         let seen = self.runtime.block_on(self.watch.until_all(number, there));
         self.clear("bare-", number);
