@@ -7,8 +7,8 @@ use crate::cluster::{ApiError, Cluster, Deleted};
 use crate::core::apply::{Apply, Done, Finished, Plan, Progress, Removal, Step};
 use crate::core::ids::ObjectKey;
 
-/// Requests at once, over one connection. A hundred objects, and a thousand, take a quarter longer with 8 than with 64; API servers let 100
-/// requests of one connection be under way.
+/// Requests at once, over one connection where the server speaks HTTP/2. A hundred objects, and a thousand, take a quarter longer with 8 than with
+/// 64; API servers let 100 requests of one connection be under way.
 const AT_ONCE: usize = 64;
 
 /// How a run ended.

@@ -31,7 +31,7 @@ use crate::core::api::CLUSTERS_VERSION;
 use crate::core::api::cluster::{CSR_ANNOTATION, RegistrationSpec, RegistrationStatus};
 use crate::core::registration::{Edit, Edited, approval, called, renewal};
 use crate::core::state::State;
-use crate::core::state::registrations::{Decision, Registration, Registrations, Token};
+use crate::core::state::registrations::{Decision, Registration, Token};
 use crate::core::status::Phase;
 use crate::core::text::{bounded, cut};
 use crate::tunnel::http::{Body, full};
@@ -123,7 +123,7 @@ impl Endpoints {
         key: &KeyDigest,
         token: Result<bool, Refusal>,
     ) -> Result<Registration, Refusal> {
-        let known = renewal(&self.registrations(), &spec.cluster_id, key);
+        let known = renewal(&self.state().registrations, &spec.cluster_id, key);
         if known.is_ok() || !token? {
             return known;
         }
@@ -243,15 +243,15 @@ impl Endpoints {
         }
     }
 
-    fn registrations(&self) -> Registrations {
-        self.revisions.borrow().state.registrations.clone()
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.revisions.borrow().state)
     }
 
     /// What is decided on is the cluster that a word means now, whatever registers before the writer comes to it.
     fn called(&self, user: &User, word: &str) -> Result<Registration, Refusal> {
         let policy = Arc::clone(&self.revisions.borrow().policy);
         let may_see = |known: &Registration| ClusterNames::of(known).reachable_by(user, &policy);
-        called(&self.registrations(), word, may_see).cloned()
+        called(&self.state().registrations, word, may_see).cloned()
     }
 
     async fn decided(&self, actor: &Actor, edit: Edit) -> Result<(StatusCode, Value), Refusal> {

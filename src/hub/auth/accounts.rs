@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::account_words::{Key, Word, Words};
-
 use crate::core::access::impersonation::{ClusterCredential, service_account, service_account_groups};
 use crate::core::access::rbac::SERVICE_ACCOUNT_PREFIX;
 use crate::core::access::token_file::token_digest;
