@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::quantity::Quantity;
-use crate::core::state::TreeBuilder;
+use crate::core::state::{ClusterState, NewObject, TreeBuilder, additions};
 use crate::core::taint::Taint;
 use crate::core::yaml;
 
@@ -177,6 +177,16 @@ fn edit() -> impl Strategy<Value = (String, Option<String>)> {
     prop_oneof![4 => feed, 4 => sub, 2 => local, 2 => patched, 3 => in_folder, 1 => chart, 2 => bundle, 4 => divided_edit(), 2 => broken, 2 => removed]
 }
 
+/// Whether what an agent is sent, with what it has, is all that the next state of its cluster has; and what it is sent begins with the root.
+fn lacks_nothing(before: Option<&ClusterState>, now: &ClusterState) -> bool {
+    let ids = |objects: Vec<NewObject>| objects.into_iter().map(|object| object.id).collect::<Vec<ObjectId>>();
+    let whole = |state| ids(additions(None, state).unwrap());
+    let sent = ids(additions(before, now).unwrap());
+    let has = before.map(whole).unwrap_or_default();
+    let begins = sent.first().is_none_or(|first| *first == now.id());
+    begins && whole(now).iter().all(|id| sent.contains(id) || has.contains(id))
+}
+
 proptest! {
     /// Memory makes nothing different: a run with warm caches gives the bytes of a run from the same previous state without any, and no
     /// object has two owners in a cluster.
@@ -209,6 +219,8 @@ proptest! {
             prop_assert_eq!(&full.diagnostics, &world.diagnostics);
             prop_assert_eq!(&full.pending, &world.pending);
             for (cluster, state) in &world.state.clusters {
+                let before = previous.clusters.get(cluster).map(Arc::as_ref);
+                prop_assert!(lacks_nothing(before, state), "an agent that has what {} had is not told all", cluster);
                 let all: Vec<&String> = state.descriptions.values().flat_map(|d| d.files.keys()).collect();
                 let distinct: std::collections::BTreeSet<&&String> = all.iter().collect();
                 prop_assert_eq!(all.len(), distinct.len(), "two owners in {}", cluster);
