@@ -40,8 +40,8 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main ─► cli ─► hub, agent, sandbox ─► git, tunnel, kubeapi, cluster ─► wire ─► core      nothing points the other way;
-//!                                                                                          hub, agent and sandbox not at each other
+//! main ─► cli ─► hub, agent, sandbox ─► git, tunnel, kubeapi, cluster ─► wire, net ─► core      nothing points the other way;
+//!                                                                                               hub, agent and sandbox not at each other
 //! ```
 //!
 //! A test (`tests/it/architecture.rs`) reads every `crate::…` path and holds it against this. What touches the world (files, sockets,
@@ -76,6 +76,7 @@ pub mod git;
 pub mod hub;
 #[expect(clippy::disallowed_methods, reason = "stamps objects and ends watches by the clock")]
 pub mod kubeapi;
+pub mod net;
 #[expect(
     clippy::disallowed_methods,
     reason = "stamps objects by the clock, draws UIDs, keeps its objects in a file"

@@ -1,8 +1,8 @@
 //! Requests through the hub and the tunnel beside the same requests to the child itself: how late, how fast, how many, and what waiting
-//! costs. `PROXY_BRIEF=1` takes few samples, to see that all of it runs.
+//! costs. `PROXY_BRIEF=1` takes few samples, to see that all of it runs; `PROXY_PARTS=list,busy` runs these parts alone.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,6 +26,10 @@ const LARGE: usize = 50;
 const MEGABYTE: usize = 1_000_000;
 /// A gigabyte has 64 of these.
 const BULK_STEP: usize = 1 << 24;
+/// Where it comes at the rate of a network.
+const GIGABIT: &str = "/gigabit";
+/// 1 Gbit/s in bytes.
+const GIGABIT_BYTES: f64 = 125e6;
 const CLIENTS: usize = 8;
 /// Watches before the first weighing, so that what is allocated once is not counted.
 const WARM_UP: usize = 50;
@@ -40,6 +44,12 @@ const RATE_GOAL: f64 = 0.7;
 const BUSY_GOAL_MS: f64 = 5.0;
 const WATCH_GOAL_KIB: f64 = 30.0;
 
+/// Whether a part was asked for.
+fn wanted(part: &str) -> bool {
+    let parts = std::env::var("PROXY_PARTS").unwrap_or_default();
+    parts.is_empty() || parts.split(',').any(|named| named == part)
+}
+
 /// A number of samples, or few of them.
 fn many(number: usize) -> usize {
     match std::env::var_os("PROXY_BRIEF") {
@@ -49,38 +59,38 @@ fn many(number: usize) -> usize {
 }
 
 pub(crate) fn run() {
-    let child = ApiServer::start("child");
+    let [child, elsewhere] = ["child", "elsewhere"].map(ApiServer::start);
     let repo = GitRepo::with(&[("README.md", "nothing")]);
     let hub = Hub::start(&repo.bare());
     let bulk = bulk_server();
-    let mut agent = Agent::new("edge-1", &hub, &child).with(&format!("--allow-proxy-to=127.0.0.1:{bulk}"));
-    agent.launch();
-    let_admins_in(&child);
-    let way = Way {
-        hub: hub.server(),
-        child: Server::of_kubeconfig(&child.kubeconfig()),
-        socket: format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{}/proxy", child.cluster_id()),
-        bulk,
-    };
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(way.until_open());
-    add_large_list(&child);
-    heading("proxy: a small GET, one after the other");
-    runtime.block_on(way.small());
-    heading("proxy: a list of 50 MB");
-    runtime.block_on(way.list());
-    heading("proxy: small GETs by 8 clients at once");
-    runtime.block_on(way.rate());
-    heading("proxy: a small GET while a gigabyte goes through the same tunnel");
-    runtime.block_on(way.busy());
-    for http2 in [true, false] {
-        let protocol = if http2 {
-            "HTTP/2, 100 to a connection"
-        } else {
-            "HTTP/1.1, a connection each"
-        };
-        heading(&format!("proxy: hub memory per idle watch, {protocol}"));
-        way.idle(&runtime, &hub, http2);
+    let (way, agent) = Way::open(&runtime, "edge-1", &hub, &child, bulk);
+    let (other, _agent) = Way::open(&runtime, "edge-2", &hub, &elsewhere, bulk);
+    if wanted("small") {
+        heading("proxy: a small GET, one after the other");
+        runtime.block_on(way.small());
+    }
+    if wanted("list") {
+        heading("proxy: a list of 50 MB");
+        add_large_list(&child);
+        runtime.block_on(way.list([("hub", hub.id()), ("agent", agent.id())]));
+    }
+    if wanted("rate") {
+        heading("proxy: small GETs by 8 clients at once");
+        runtime.block_on(way.rate());
+    }
+    if wanted("busy") {
+        heading("proxy: a small GET while something large goes through the same tunnel");
+        runtime.block_on(way.busy(&other));
+    }
+    for (part, http2, protocol) in [
+        ("http2", true, "HTTP/2, 100 to a connection"),
+        ("http1", false, "HTTP/1.1, a connection each"),
+    ] {
+        if wanted(part) {
+            heading(&format!("proxy: hub memory per idle watch, {protocol}"));
+            way.idle(&runtime, &hub, http2);
+        }
     }
 }
 
@@ -93,6 +103,21 @@ struct Way {
 }
 
 impl Way {
+    /// The ways to a child whose agent has connected.
+    fn open(runtime: &Runtime, name: &str, hub: &Hub, child: &ApiServer, bulk: u16) -> (Way, Agent) {
+        let mut agent = Agent::new(name, hub, child).with(&format!("--allow-proxy-to=127.0.0.1:{bulk}"));
+        agent.launch();
+        let_admins_in(child);
+        let way = Way {
+            hub: hub.server(),
+            child: Server::of_kubeconfig(&child.kubeconfig()),
+            socket: format!("/apis/proxies.clusternet.io/v1alpha1/sockets/{}/proxy", child.cluster_id()),
+            bulk,
+        };
+        runtime.block_on(way.until_open());
+        (way, agent)
+    }
+
     fn through(&self, path: &str) -> String {
         format!("{}/direct{path}", self.socket)
     }
@@ -123,16 +148,22 @@ impl Way {
         goal("P50 later than direct", with.median() - without.median(), LATER_GOAL_MS, "ms");
     }
 
-    async fn list(&self) {
+    async fn list(&self, processes: [(&str, u32); 2]) {
         let (mut direct, mut through) = (self.child.connect().await, self.hub.connect().await);
         let path = self.through(LIST);
         let (mut without, mut with) = (Samples::default(), Samples::default());
-        for _ in 0..many(20).max(3) {
+        let rounds = many(20).max(3);
+        let before = processes.map(|(_, id)| processor_ms(id));
+        for _ in 0..rounds {
             without.add(throughput(&mut direct, LIST).await);
             with.add(throughput(&mut through, &path).await);
         }
         line("direct", &without.spread("MB/s"));
         line("through hub and tunnel", &with.spread("MB/s"));
+        for ((name, id), before) in processes.into_iter().zip(before) {
+            let each = (processor_ms(id) - before) / rounds as f64;
+            line(&format!("processor time of a list, {name}"), &format!("{each:.0} ms"));
+        }
         at_least("P50 of direct's P50", with.median() / without.median(), LIST_GOAL, "x");
     }
 
@@ -148,30 +179,38 @@ impl Way {
         at_least("P50 of direct's P50", with.median() / without.median(), RATE_GOAL, "x");
     }
 
-    async fn busy(&self) {
+    /// Beside a transfer that takes as many cores as there are, which says more of the machine than of the tunnel: what the same transfer does through
+    /// the tunnel of another cluster stands beside it. And beside one as fast as a network.
+    async fn busy(&self, other: &Way) {
         let mut small = self.hub.connect().await;
         let path = self.through(SMALL);
         let mut quiet = Samples::default();
         for _ in 0..many(500) {
             quiet.add(timed(&mut small, &path).await);
         }
-        let over = Arc::new(AtomicBool::new(false));
-        let bulk = tokio::spawn(self.transfer(&over).await);
-        let mut busy = Samples::default();
-        while !over.load(Ordering::Relaxed) {
-            busy.add(timed(&mut small, &path).await);
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        line("with the tunnel to themselves", &tail(&quiet));
+        for (way, what, rate) in [
+            (other, "a gigabyte through another cluster's tunnel", "/"),
+            (self, "a gigabyte through this one", "/"),
+            (self, "as much at 1 Gbit/s", GIGABIT),
+        ] {
+            let over = Arc::new(AtomicBool::new(false));
+            let bulk = tokio::spawn(way.transfer(rate, &over).await);
+            let mut busy = Samples::default();
+            while !over.load(Ordering::Relaxed) {
+                busy.add(timed(&mut small, &path).await);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let speed = bulk.await.unwrap();
+            line(&format!("beside {what}, {speed:.0} MB/s"), &tail(&busy));
+            goal("P99", busy.at(0.99), BUSY_GOAL_MS, "ms");
         }
-        line("small GETs with the tunnel to themselves", &tail(&quiet));
-        line("small GETs beside the transfer", &tail(&busy));
-        line("the transfer", &format!("{:.0} MB/s", bulk.await.unwrap()));
-        goal("P99 beside the transfer", busy.at(0.99), BUSY_GOAL_MS, "ms");
     }
 
-    /// A gigabyte from a service beside the API server, in MB/s.
-    async fn transfer(&self, over: &Arc<AtomicBool>) -> impl Future<Output = f64> + use<> {
+    /// What a service beside the API server sends, in MB/s.
+    async fn transfer(&self, rate: &str, over: &Arc<AtomicBool>) -> impl Future<Output = f64> + use<> {
         let mut connection = self.hub.connect().await;
-        let path = format!("{}/http/127.0.0.1:{}/", self.socket, self.bulk);
+        let path = format!("{}/http/127.0.0.1:{}{rate}", self.socket, self.bulk);
         let over = Arc::clone(over);
         async move {
             let speed = throughput(&mut connection, &path).await;
@@ -251,28 +290,47 @@ fn tail(samples: &Samples) -> String {
     format!("P50 {middle:.2} ms   P99 {tail:.2} ms   max {worst:.2} ms")
 }
 
-/// Answers each request with a gigabyte.
+/// Answers each request with a gigabyte, as fast as it is taken or as 1 Gbit/s brings it.
 fn bulk_server() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        let piece = vec![b'x'; 1 << 18];
-        for mut socket in listener.incoming().flatten() {
-            let mut head = Vec::new();
-            let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && socket.read_exact(&mut byte).is_ok() {
-                head.push(byte[0]);
-            }
-            let length = (many(64) * BULK_STEP) as u64;
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-            let mut sent = socket.write_all(head.as_bytes());
-            for _ in 0..length / piece.len() as u64 {
-                sent = sent.and_then(|()| socket.write_all(&piece));
-            }
-            sent.unwrap();
+        for socket in listener.incoming().flatten() {
+            std::thread::spawn(move || send_bulk(socket));
         }
     });
     port
+}
+
+fn send_bulk(mut socket: TcpStream) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && socket.read_exact(&mut byte).is_ok() {
+        head.push(byte[0]);
+    }
+    let is_paced = head.starts_with(format!("GET {GIGABIT} ").as_bytes());
+    let length = (many(64) * BULK_STEP) as u64;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let mut sent = socket.write_all(head.as_bytes());
+    let (piece, begin) = (vec![b'x'; 1 << 16], Instant::now());
+    for number in 0..length / piece.len() as u64 {
+        if is_paced {
+            let due = begin + Duration::from_secs_f64(number as f64 * piece.len() as f64 / GIGABIT_BYTES);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        sent = sent.and_then(|()| socket.write_all(&piece));
+    }
+    sent.unwrap();
+}
+
+/// Processor time that a process has had, in ms.
+fn processor_ms(id: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e6
 }
 
 /// The hub's administrators may do everything in the child.

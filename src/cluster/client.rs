@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -22,14 +22,16 @@ use kube::client::ConfigExt;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Service, ServiceBuilder, ServiceExt};
 
 use super::access::{Access, AccessError};
 use super::discovery::Catalog;
 use super::error::{ApiError, Status};
 use super::read_ahead::ReadAhead;
 use crate::core::access::impersonation::ClusterCredential;
+use crate::net::Gathered;
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -268,7 +270,7 @@ pub(super) fn http_client(
     config: &kube::Config,
     idle: usize,
 ) -> Result<legacy::Client<impl legacy::connect::Connect + Clone + Send + Sync + 'static, Body>, kube::Error> {
-    let connector = config.rustls_https_connector_with_connector(tcp())?;
+    let connector = config.rustls_https_connector_with_connector(gathered(tcp()))?;
     let connector = connector.map_response(|stream| TokioIo::new(ReadAhead::new(TokioIo::new(stream))));
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -299,7 +301,15 @@ fn shared_connection(
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
-        .build(builder.enable_all_versions().wrap_connector(tcp())))
+        .build(builder.enable_all_versions().wrap_connector(gathered(tcp()))))
+}
+
+/// The same connections, read in large pieces.
+fn gathered(
+    connector: HttpConnector,
+) -> impl Service<Uri, Response = TokioIo<Gathered<TcpStream>>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static
+{
+    connector.map_response(|stream| TokioIo::new(Gathered::new(stream.into_inner())))
 }
 
 fn tcp() -> HttpConnector {

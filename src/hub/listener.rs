@@ -33,6 +33,7 @@ use tracing::{debug, info, warn};
 use super::auth::{Authenticator, Credential};
 use super::client_stream::ClientStream;
 use crate::core::access::Identity;
+use crate::net::Gathered;
 use crate::tunnel::http::Body;
 
 /// How long to wait after the system refused to accept, mostly because file descriptors ran out.
@@ -167,7 +168,7 @@ impl<A: Application> Port<A> {
         // A socket that cannot be told so still works, only slower.
         let _ = socket.set_nodelay(true);
         let _ = SockRef::from(&socket).set_tcp_keepalive(&keep_alive());
-        let handshake = tokio::time::timeout(self.settings.handshake_timeout, self.tls.accept(socket));
+        let handshake = tokio::time::timeout(self.settings.handshake_timeout, self.tls.accept(Gathered::new(socket)));
         let stream = match handshake.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return self.noisy.report(address, &error),
@@ -181,7 +182,7 @@ impl<A: Application> Port<A> {
         }
     }
 
-    fn peer(&self, address: SocketAddr, stream: &TlsStream<TcpStream>) -> Peer {
+    fn peer(&self, address: SocketAddr, stream: &TlsStream<Gathered<TcpStream>>) -> Peer {
         let (_, session) = stream.get_ref();
         Peer {
             address,
@@ -189,7 +190,7 @@ impl<A: Application> Port<A> {
         }
     }
 
-    async fn http(&self, stream: TlsStream<TcpStream>, peer: Arc<Peer>) {
+    async fn http(&self, stream: TlsStream<Gathered<TcpStream>>, peer: Arc<Peer>) {
         let address = peer.address;
         let stream = ClientStream::new(stream, self.settings.header_timeout, self.settings.linger);
         let handed_over = stream.handed_over();

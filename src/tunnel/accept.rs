@@ -5,9 +5,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body_util::Empty;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::websocket::WebSocketBytes;
+use super::websocket::{WebSocketBytes, accept_key};
 use super::{Role, Tunnel, TunnelSettings, start};
 
 /// A request that is no websocket handshake, answered with 400 or 426.
@@ -22,7 +21,7 @@ pub struct Accepted(OnUpgrade);
 /// Checks a handshake. The response must be sent as it is; meanwhile [`Accepted::tunnel`] waits in a task of its own.
 pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<Empty<Bytes>>, Accepted), NotAWebSocket> {
     let key = check(request)?;
-    let answer = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| NotAWebSocket("its key is not text"))?;
+    let answer = HeaderValue::from_str(&accept_key(key.as_bytes())).map_err(|_| NotAWebSocket("its key is not text"))?;
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -36,7 +35,7 @@ impl Accepted {
     /// The tunnel, once the connection was handed over.
     pub async fn tunnel(self, settings: &TunnelSettings) -> Result<Tunnel, hyper::Error> {
         let upgraded = self.0.await?;
-        let bytes = WebSocketBytes::new(TokioIo::new(upgraded), Role::Hub, settings).await;
+        let bytes = WebSocketBytes::new(TokioIo::new(upgraded), Role::Hub, settings);
         Ok(start(bytes, Role::Hub, settings))
     }
 }

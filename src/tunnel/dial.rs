@@ -16,11 +16,11 @@ use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::websocket::WebSocketBytes;
+use super::websocket::{WebSocketBytes, accept_key};
 use super::{Role, Tunnel, TunnelSettings, start};
 use crate::core::ids::ClusterId;
+use crate::net::Gathered;
 
 /// Where the hub takes tunnels; the cluster's id follows.
 pub const SOCKETS_PATH: &str = "/apis/proxies.clusternet.io/v1alpha1/sockets/";
@@ -152,7 +152,7 @@ impl HubAddress {
 }
 
 /// Connects to the hub and speaks TLS. For the tunnel and for registration alike.
-pub async fn connect(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, DialError> {
+pub async fn connect(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result<TlsStream<Gathered<TcpStream>>, DialError> {
     let name = ServerName::try_from(hub.host.clone()).map_err(|source| DialError::Name {
         host: hub.host.clone(),
         source,
@@ -166,7 +166,7 @@ pub async fn connect(hub: &HubAddress, tls: Arc<rustls::ClientConfig>) -> Result
         })?;
     // Small control messages must not wait for an acknowledgement. A socket that cannot be told so still works.
     let _ = socket.set_nodelay(true);
-    let handshake = TlsConnector::from(tls).connect(name, socket);
+    let handshake = TlsConnector::from(tls).connect(name, Gathered::new(socket));
     within(hub, "the TLS handshake", HANDSHAKE_TIMEOUT, handshake)
         .await?
         .map_err(|source| tls_error(hub, source))
@@ -182,14 +182,14 @@ pub async fn dial(
     let stream = connect(hub, tls).await?;
     let upgrade = upgrade(hub, cluster, stream);
     let upgraded = within(hub, "the websocket handshake", HANDSHAKE_TIMEOUT, upgrade).await??;
-    let bytes = WebSocketBytes::new(TokioIo::new(upgraded), Role::Agent, settings).await;
+    let bytes = WebSocketBytes::new(TokioIo::new(upgraded), Role::Agent, settings);
     Ok(start(bytes, Role::Agent, settings))
 }
 
 async fn upgrade(
     hub: &HubAddress,
     cluster: &ClusterId,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Gathered<TcpStream>>,
 ) -> Result<hyper::upgrade::Upgraded, DialError> {
     let broken = |source| http_error(hub, source);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -221,7 +221,7 @@ fn upgrade_request(hub: &HubAddress, cluster: &ClusterId, key: &str) -> Result<R
 
 fn accepts(headers: &HeaderMap, key: &str) -> bool {
     let answer = headers.get(header::SEC_WEBSOCKET_ACCEPT).map(|value| value.as_bytes());
-    answer == Some(derive_accept_key(key.as_bytes()).as_bytes())
+    answer == Some(accept_key(key.as_bytes()).as_bytes())
 }
 
 async fn refused(hub: &HubAddress, response: Response<Incoming>) -> DialError {

@@ -39,8 +39,6 @@ pub struct TunnelSettings {
     pub window_headroom: usize,
     /// The longest piece of a stream that is sent in one go; small calls wait behind it.
     pub split_send: usize,
-    /// The websocket's read buffer, allocated for each tunnel: small where there are thousands.
-    pub read_buffer: usize,
     /// How long opening a stream may wait for the peer.
     pub open_timeout: Duration,
     /// How long a graceful close may take before the connection is cut.
@@ -58,7 +56,6 @@ impl TunnelSettings {
             usable_streams: HUB_STREAMS,
             accepted_streams: 2 * AGENT_STREAMS,
             window_headroom: 4 << 20,
-            read_buffer: 2 << 10,
             ..Self::common()
         }
     }
@@ -69,7 +66,6 @@ impl TunnelSettings {
             usable_streams: AGENT_STREAMS,
             accepted_streams: HUB_STREAMS + RECEIVER_SLACK,
             window_headroom: 48 << 20,
-            read_buffer: 16 << 10,
             ..Self::common()
         }
     }
@@ -80,7 +76,6 @@ impl TunnelSettings {
             accepted_streams: AGENT_STREAMS,
             window_headroom: 0,
             split_send: 64 << 10,
-            read_buffer: 4 << 10,
             open_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             keep_alive: KeepAlive {

@@ -20,7 +20,7 @@ async fn sockets() -> (TcpStream, TcpStream) {
 
 async fn end(socket: TcpStream, role: Role, settings: &TunnelSettings) -> Tunnel {
     socket.set_nodelay(true).unwrap();
-    start(WebSocketBytes::new(socket, role, settings).await, role, settings)
+    start(WebSocketBytes::new(socket, role, settings), role, settings)
 }
 
 async fn pair_with(hub: &TunnelSettings, agent: &TunnelSettings) -> (Tunnel, Tunnel) {
