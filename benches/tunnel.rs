@@ -205,7 +205,7 @@ async fn agents(directory: &str) {
 async fn agent(hub: HubAddress, config: Arc<rustls::ClientConfig>) -> impl Sized {
     let cluster: ClusterId = CLUSTER.parse().unwrap();
     let tunnel = dial(&hub, &cluster, config, &TunnelSettings::agent()).await.unwrap();
-    let mut stream = tunnel.handle.open().await.unwrap();
+    let mut stream = tunnel.handle.open().unwrap();
     control::write_header(&mut stream, &StreamHeader::Control { version: 1 })
         .await
         .unwrap();

@@ -141,7 +141,7 @@ async fn dial_all(hub: &Hub, key: &rcgen::KeyPair, fleet: &[Registered]) -> Vec<
 
 async fn agent(hub: HubAddress, cluster: ClusterId, tls: Arc<rustls::ClientConfig>) -> impl Sized {
     let tunnel = dial(&hub, &cluster, tls, &TunnelSettings::agent()).await.unwrap();
-    let mut stream = tunnel.handle.open().await.unwrap();
+    let mut stream = tunnel.handle.open().unwrap();
     control::write_header(&mut stream, &StreamHeader::Control { version: 1 })
         .await
         .unwrap();

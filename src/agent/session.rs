@@ -120,7 +120,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn live(&mut self, tunnel: Tunnel) -> Result<SessionEnd, SessionError> {
-        let mut stream = tunnel.handle.open().await?;
+        let mut stream = tunnel.handle.open()?;
         control::write_header(
             &mut stream,
             &StreamHeader::Control {

@@ -223,7 +223,7 @@ fn unknown(asked: &str, near: &[String]) -> String {
 }
 
 async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class: RequestClass) -> Result<TunnelStream, Refusal> {
-    let mut stream = tunnel.open().await.map_err(|error| not_opened(&error))?;
+    let mut stream = tunnel.open().map_err(|error| not_opened(&error))?;
     // With a credential of its own nobody is impersonated, by no agent.
     let user = match &admitted.credential {
         Some(_) => User::default(),
@@ -250,7 +250,6 @@ fn not_opened(error: &OpenError) -> Refusal {
             ..Refusal::new(429, "TooManyRequests", format!("{error}; try again, or end some watches"))
         },
         OpenError::Closed => unavailable("the cluster's tunnel has just ended; its agent will connect again".to_owned()),
-        OpenError::TimedOut { .. } => Refusal::new(504, "Timeout", error.to_string()),
     }
 }
 

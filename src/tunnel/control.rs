@@ -43,7 +43,7 @@ pub async fn write_header<IO: AsyncWrite + Unpin>(stream: &mut IO, header: &Stre
 
 /// The same for a stream on which something else follows at once: the header goes out with its first bytes, in one piece.
 pub fn announce(stream: &mut TunnelStream, header: &StreamHeader) -> Result<(), ControlError> {
-    stream.begin_with(header::encode(header)?.into());
+    stream.begin_with(&header::encode(header)?);
     Ok(())
 }
 

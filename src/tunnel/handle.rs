@@ -1,16 +1,13 @@
 //! What the rest of a process holds of a tunnel: opening streams under its limits, closing, and learning that it ended.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 
 use super::TunnelSettings;
+use super::connection::Connection;
 use super::stream::{Slots, TunnelStream};
-
-/// Where the driver puts the stream that was asked for.
-pub(super) type OpenRequest = oneshot::Sender<yamux::Stream>;
 
 /// Opens streams to the peer. Clones share the tunnel.
 #[derive(Clone, Debug)]
@@ -20,16 +17,21 @@ pub struct TunnelHandle {
 
 #[derive(Debug)]
 struct Shared {
-    requests: mpsc::Sender<OpenRequest>,
+    connection: Arc<Connection>,
     outbound: Arc<Semaphore>,
     outbound_limit: usize,
     inbound: Arc<Semaphore>,
     inbound_limit: usize,
     process: Arc<Semaphore>,
-    open_timeout: Duration,
     closed: CancellationToken,
     close: CancellationToken,
     ended: CancellationToken,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.connection.abandon();
+    }
 }
 
 /// Why no stream could be opened.
@@ -47,24 +49,17 @@ pub enum OpenError {
     /// The tunnel has ended.
     #[error("the tunnel is closed")]
     Closed,
-    /// The peer acknowledged none of the streams before this one.
-    #[error("the agent did not answer within {} s", .after.as_secs())]
-    TimedOut {
-        /// How long it was waited for.
-        after: Duration,
-    },
 }
 
 impl TunnelHandle {
-    pub(super) fn new(requests: mpsc::Sender<OpenRequest>, inbound: Arc<Semaphore>, settings: &TunnelSettings) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, inbound: Arc<Semaphore>, settings: &TunnelSettings) -> Self {
         let shared = Shared {
-            requests,
+            connection,
             outbound: Arc::new(Semaphore::new(settings.usable_streams)),
             outbound_limit: settings.usable_streams,
             inbound,
             inbound_limit: settings.accepted_streams,
             process: Arc::clone(&settings.process_streams),
-            open_timeout: settings.open_timeout,
             closed: CancellationToken::new(),
             close: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -75,25 +70,15 @@ impl TunnelHandle {
     }
 
     /// Opens a stream. The peer hears of it with the first byte that is written.
-    pub async fn open(&self) -> Result<TunnelStream, OpenError> {
+    pub fn open(&self) -> Result<TunnelStream, OpenError> {
         if self.is_closed() {
             return Err(OpenError::Closed);
         }
         let limit = self.shared.outbound_limit;
         let slot = acquire(&self.shared.outbound, OpenError::TooManyStreams { limit })?;
         let share = acquire(&self.shared.process, OpenError::ProcessFull)?;
-        let after = self.shared.open_timeout;
-        let stream = tokio::time::timeout(after, self.request())
-            .await
-            .map_err(|_| OpenError::TimedOut { after })??;
-        let slots = Slots::outbound(slot, share);
-        Ok(TunnelStream::new(stream, slots, self.shared.closed.clone()))
-    }
-
-    async fn request(&self) -> Result<yamux::Stream, OpenError> {
-        let (reply, opened) = oneshot::channel();
-        self.shared.requests.send(reply).await.map_err(|_| OpenError::Closed)?;
-        opened.await.map_err(|_| OpenError::Closed)
+        let stream = self.shared.connection.open().ok_or(OpenError::Closed)?;
+        Ok(TunnelStream::new(stream, Slots::outbound(slot, share)))
     }
 
     /// Cancelled when the tunnel has ended, for whatever reason.

@@ -2,20 +2,22 @@
 //! many streams in either direction, the control stream's reader and writer, and the forwarding of HTTP/1.1 over one stream.
 //! Knows nothing of clusters, certificates' meaning or who may do what.
 //!
-//! One task per tunnel owns the connection (the driver); handles and streams talk to it through bounded channels, so that no
-//! lock is held while waiting and one stalled stream stalls no other.
+//! One task per tunnel owns the connection (the driver). Streams queue for it in turns, with bounded memory each, so that no lock is held while
+//! waiting, one stalled stream stalls no other, and a small call does not wait behind a large one.
 
 pub mod accept;
 pub mod backoff;
+mod connection;
 pub mod control;
 pub mod dial;
 mod driver;
+mod frame;
 mod handle;
 pub mod http;
-mod relief;
 mod settings;
 mod stream;
 pub mod websocket;
+mod window;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -52,3 +54,6 @@ where
     tokio::spawn(Box::new(driver).run());
     tunnel
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,17 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-/// What every stream may always have in flight, fixed by the yamux specification.
-const STREAM_WINDOW: usize = 256 << 10;
 /// How many streams the hub opens to one agent at most: users get 429 beyond it.
 const HUB_STREAMS: usize = 1_000;
 /// How many streams an agent opens to its hub at most: the control stream, and room to replace it.
 const AGENT_STREAMS: usize = 8;
 /// What the receiver tolerates above the opener's limit, because it learns later than the opener that a stream is over.
 const RECEIVER_SLACK: usize = 280;
-/// What yamux itself tolerates above our own limits. Reaching it would end the whole tunnel, so it is out of a correct peer's reach: an
-/// opener never has more than 256 streams that the receiver did not acknowledge.
-const MULTIPLEXER_SLACK: usize = 1_024;
 /// The hub's default for how many proxied streams may be open over all its tunnels.
 const PROCESS_STREAMS: usize = 8_192;
 
@@ -37,10 +32,6 @@ pub struct TunnelSettings {
     pub accepted_streams: usize,
     /// Bytes that the multiplexer may add to the windows of busy streams: what long distances need to be fast.
     pub window_headroom: usize,
-    /// The longest piece of a stream that is sent in one go; small calls wait behind it.
-    pub split_send: usize,
-    /// How long opening a stream may wait for the peer.
-    pub open_timeout: Duration,
     /// How long a graceful close may take before the connection is cut.
     pub close_timeout: Duration,
     /// Keep-alive of the websocket.
@@ -75,8 +66,6 @@ impl TunnelSettings {
             usable_streams: AGENT_STREAMS,
             accepted_streams: AGENT_STREAMS,
             window_headroom: 0,
-            split_send: 64 << 10,
-            open_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             keep_alive: KeepAlive {
                 ping_every: Duration::from_secs(10),
@@ -84,18 +73,5 @@ impl TunnelSettings {
             },
             process_streams: Arc::new(Semaphore::new(PROCESS_STREAMS)),
         }
-    }
-
-    /// The multiplexer's own settings. Auto-tuning hands out exactly the difference between the connection's window and what
-    /// its streams may always have, which is the head-room.
-    pub(super) fn yamux(&self) -> yamux::Config {
-        let streams = self.usable_streams + self.accepted_streams + MULTIPLEXER_SLACK;
-        let mut config = yamux::Config::default();
-        config
-            .set_max_connection_receive_window(None)
-            .set_max_num_streams(streams)
-            .set_max_connection_receive_window(Some(streams * STREAM_WINDOW + self.window_headroom))
-            .set_split_send_size(self.split_send);
-        config
     }
 }

@@ -318,10 +318,7 @@ async fn too_many_requests_are_an_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_at_once_get_as_many_streams_as_there_are() {
     const USABLE: usize = 1_000;
-    let patient = TunnelSettings {
-        open_timeout: PATIENCE,
-        ..TunnelSettings::hub()
-    };
+    let patient = TunnelSettings { ..TunnelSettings::hub() };
     let (hub, (api, _events)) = (Hub::with(patient).await, api_server().await);
     let agent = hub.join(CLUSTER, api).await;
     let admin = hub.user("alice", ADMINS);

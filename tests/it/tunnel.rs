@@ -61,8 +61,8 @@ async fn both_sides_open_streams() {
     echo_everything(hub);
     echo_everything(agent);
     let large = vec![7u8; 3 << 20];
-    let from_hub = hub_handle.open().await.unwrap();
-    let from_agent = agent_handle.open().await.unwrap();
+    let from_hub = hub_handle.open().unwrap();
+    let from_agent = agent_handle.open().unwrap();
     // A megabyte is more than a window: the echo must be read while it is written.
     let (mut reader, mut writer) = tokio::io::split(from_hub);
     let writing = async {
@@ -83,7 +83,7 @@ async fn a_stalled_stream_stalls_no_other() {
     let (hub, mut agent) = pair().await;
     let mut stalled = Vec::new();
     for _ in 0..32 {
-        let mut stream = hub.handle.open().await.unwrap();
+        let mut stream = hub.handle.open().unwrap();
         let fills = async { while stream.write_all(&[0; 16 << 10]).await.is_ok() {} };
         assert!(
             tokio::time::timeout(Duration::from_millis(20), fills).await.is_err(),
@@ -91,7 +91,7 @@ async fn a_stalled_stream_stalls_no_other() {
         );
         stalled.push((stream, agent.incoming.recv().await.unwrap()));
     }
-    let lively = hub.handle.open().await.unwrap();
+    let lively = hub.handle.open().unwrap();
     let answer = tokio::join!(round_trip(lively, b"still alive"), async {
         echo(agent.incoming.recv().await.unwrap()).await;
     });
@@ -108,11 +108,11 @@ async fn the_limit_is_an_error_and_not_the_end() {
     echo_everything(agent);
     let mut streams = Vec::new();
     for _ in 0..4 {
-        streams.push(hub.handle.open().await.unwrap());
+        streams.push(hub.handle.open().unwrap());
     }
-    assert_eq!(hub.handle.open().await.unwrap_err(), OpenError::TooManyStreams { limit: 4 });
+    assert_eq!(hub.handle.open().unwrap_err(), OpenError::TooManyStreams { limit: 4 });
     streams.pop();
-    assert_eq!(round_trip(hub.handle.open().await.unwrap(), b"again").await, b"again");
+    assert_eq!(round_trip(hub.handle.open().unwrap(), b"again").await, b"again");
 }
 
 #[tokio::test]
@@ -123,10 +123,10 @@ async fn a_process_has_a_limit_over_all_its_tunnels() {
     };
     let (one, _one) = pair_with(&settings, &TunnelSettings::agent()).await;
     let (two, _two) = pair_with(&settings, &TunnelSettings::agent()).await;
-    let held = one.handle.open().await.unwrap();
-    assert_eq!(two.handle.open().await.unwrap_err(), OpenError::ProcessFull);
+    let held = one.handle.open().unwrap();
+    assert_eq!(two.handle.open().unwrap_err(), OpenError::ProcessFull);
     drop(held);
-    assert!(two.handle.open().await.is_ok());
+    assert!(two.handle.open().is_ok());
 }
 
 #[tokio::test]
@@ -139,12 +139,12 @@ async fn a_receiver_resets_what_is_too_much_and_goes_on() {
     echo_everything(agent);
     let mut served = Vec::new();
     for _ in 0..2 {
-        let mut stream = hub.handle.open().await.unwrap();
+        let mut stream = hub.handle.open().unwrap();
         stream.write_all(b"x").await.unwrap();
         stream.read_exact(&mut [0]).await.unwrap();
         served.push(stream);
     }
-    let mut refused = hub.handle.open().await.unwrap();
+    let mut refused = hub.handle.open().unwrap();
     refused.write_all(b"x").await.unwrap();
     let error = refused.read_exact(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -156,16 +156,13 @@ async fn a_thousand_slow_requests_can_be_open() {
     let (hub, mut agent) = pair().await;
     let mut open = Vec::new();
     for _ in 0..1_000 {
-        let mut stream = hub.handle.open().await.unwrap();
+        let mut stream = hub.handle.open().unwrap();
         stream.write_all(b"a request that is not answered").await.unwrap();
         open.push((stream, agent.incoming.recv().await.unwrap()));
     }
-    assert!(matches!(
-        hub.handle.open().await,
-        Err(OpenError::TooManyStreams { limit: 1_000 })
-    ));
+    assert!(matches!(hub.handle.open(), Err(OpenError::TooManyStreams { limit: 1_000 })));
     drop(open);
-    let (stream, served) = (hub.handle.open().await.unwrap(), agent.incoming.recv());
+    let (stream, served) = (hub.handle.open().unwrap(), agent.incoming.recv());
     let answer = tokio::join!(round_trip(stream, b"then"), async { echo(served.await.unwrap()).await });
     assert_eq!(answer.0, b"then");
     assert!(!hub.handle.is_closed());
@@ -174,10 +171,10 @@ async fn a_thousand_slow_requests_can_be_open() {
 #[tokio::test]
 async fn a_reset_is_no_orderly_end() {
     let (hub, mut agent) = pair().await;
-    let mut orderly = hub.handle.open().await.unwrap();
+    let mut orderly = hub.handle.open().unwrap();
     orderly.write_all(b"all").await.unwrap();
     orderly.shutdown().await.unwrap();
-    let mut cut = hub.handle.open().await.unwrap();
+    let mut cut = hub.handle.open().unwrap();
     cut.write_all(b"hal").await.unwrap();
     let mut first = agent.incoming.recv().await.unwrap();
     let mut second = agent.incoming.recv().await.unwrap();
@@ -191,13 +188,13 @@ async fn a_reset_is_no_orderly_end() {
 #[tokio::test]
 async fn closing_ends_both_sides_and_their_streams() {
     let (hub, mut agent) = pair().await;
-    let mut stream = hub.handle.open().await.unwrap();
+    let mut stream = hub.handle.open().unwrap();
     stream.write_all(b"last words").await.unwrap();
     let mut served = agent.incoming.recv().await.unwrap();
     let waiting = tokio::spawn(async move { stream.read(&mut [0]).await });
     tokio::time::timeout(PATIENCE, hub.handle.close()).await.unwrap();
     assert!(waiting.await.unwrap().is_err(), "a waiting reader is woken");
-    assert_eq!(hub.handle.open().await.unwrap_err(), OpenError::Closed);
+    assert_eq!(hub.handle.open().unwrap_err(), OpenError::Closed);
     let mut words = [0; 10];
     served.read_exact(&mut words).await.unwrap();
     assert_eq!(&words, b"last words", "what was written before is sent");
@@ -252,7 +249,7 @@ async fn both_sides_notice_a_dead_link() {
     let agent = end(dialled, Role::Agent, &quick(TunnelSettings::agent())).await;
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert!(!hub.handle.is_closed() && !agent.handle.is_closed(), "an idle tunnel lives");
-    let mut stream = hub.handle.open().await.unwrap();
+    let mut stream = hub.handle.open().unwrap();
     stream.write_all(b"?").await.unwrap();
     cut.send(()).unwrap();
     let since = Instant::now();
@@ -273,7 +270,7 @@ async fn a_peer_that_speaks_no_tunnel_ends_it() {
 #[tokio::test]
 async fn control_messages_go_both_ways() {
     let (mut hub, agent) = pair().await;
-    let mut opened = agent.handle.open().await.unwrap();
+    let mut opened = agent.handle.open().unwrap();
     control::write_header(&mut opened, &StreamHeader::Control { version: 1 })
         .await
         .unwrap();

@@ -285,7 +285,7 @@ impl AccountToken {
 
 async fn ask(child: &Child, token: &str) -> Result<(u16, Value), String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let mut stream = child.tunnel.open().await.map_err(|error| failed(&error))?;
+    let mut stream = child.tunnel.open().map_err(|error| failed(&error))?;
     let header = StreamHeader::Proxy(ProxyHeader {
         target: "direct".to_owned(),
         user: String::new(),

@@ -302,14 +302,26 @@ where
         let Reading::Payload { head, read } = self.reading else {
             return Poll::Ready(Ok(()));
         };
-        let room = buffer.remaining().min(head.length - read);
-        let target = buffer.initialize_unfilled_to(room);
-        let taken = ready!(self.poll_take(cx, target))?;
-        if taken == 0 && room > 0 {
+        let left = head.length - read;
+        let before = buffer.filled().len();
+        let taken = match buffer.remaining() {
+            0 => return Poll::Ready(Ok(())),
+            // Straight into the reader's memory, which need not be zeroed first.
+            room if room <= left => {
+                ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+                buffer.filled().len() - before
+            }
+            _ => {
+                let taken = ready!(self.poll_take(cx, buffer.initialize_unfilled_to(left)))?;
+                buffer.advance(taken);
+                taken
+            }
+        };
+        if taken == 0 {
             return Poll::Ready(Err(cut_off()));
         }
-        unmask(&mut target[..taken], head.mask, read);
-        buffer.advance(taken);
+        self.heard = Instant::now();
+        unmask(&mut buffer.filled_mut()[before..], head.mask, read);
         self.reading = Reading::Payload {
             head,
             read: read + taken,

@@ -324,7 +324,7 @@ pub(crate) struct Agent {
 
 pub(crate) async fn introduce(tunnel: Tunnel, cluster: &str, api: SocketAddr) -> Agent {
     let Tunnel { handle, mut incoming } = tunnel;
-    let mut stream = handle.open().await.unwrap();
+    let mut stream = handle.open().unwrap();
     control::write_header(&mut stream, &StreamHeader::Control { version: 1 })
         .await
         .unwrap();

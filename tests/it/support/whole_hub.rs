@@ -259,7 +259,7 @@ impl Candidate {
         let client = hub.client(Some((certificate, &self.key.serialize_pem())));
         let cluster = self.cluster.parse().unwrap();
         let tunnel = dial(&hub.address, &cluster, client, &TunnelSettings::agent()).await?;
-        let mut stream = tunnel.handle.open().await.unwrap();
+        let mut stream = tunnel.handle.open().unwrap();
         control::write_header(&mut stream, &StreamHeader::Control { version: 1 })
             .await
             .unwrap();
