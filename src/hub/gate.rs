@@ -109,7 +109,7 @@ impl Gate {
             user: caller.user.clone(),
             impersonation,
             subject: caller.user.clone(),
-            any: vec![cluster.socket(request), cluster.virtual_cluster(request)],
+            any: cluster.rights(request),
             told: ClusterNames::unknown(word).socket(request),
         };
         self.lease(caller, user, credential, need)

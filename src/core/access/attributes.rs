@@ -146,6 +146,18 @@ impl ClusterNames {
         }
     }
 
+    /// What lets a request for this cluster in; any of it is enough. Who may read there may also ask there about itself.
+    pub fn rights(&self, request: &ProxiedRequest<'_>) -> Vec<Attributes> {
+        let mut rights = vec![self.socket(request), self.virtual_cluster(request)];
+        if request.asks_about_its_sender() {
+            rights.extend([self.socket_resource(), self.virtual_resource()].map(|resource| Attributes {
+                verb: "get".to_owned(),
+                target: Target::Resource(resource),
+            }));
+        }
+        rights
+    }
+
     /// Whether anything at all that could be sent to this cluster is let through.
     pub fn reachable_by(&self, user: &User, policy: &Policy) -> bool {
         const POD: &str = "/api/v1/namespaces/x/pods/x";
@@ -204,6 +216,23 @@ impl ProxiedRequest<'_> {
     pub fn attributes(&self) -> Attributes {
         let (path, query) = self.target.split_once('?').unwrap_or((self.target, ""));
         Attributes::of_request(self.method, path, query)
+    }
+
+    /// Whether it asks the cluster who its sender is or what that one may do there. It changes nothing although it is a POST, and a cluster lets
+    /// everybody ask (its ClusterRole `system:basic-user`); k9s shows nothing without the answer.
+    fn asks_about_its_sender(&self) -> bool {
+        const QUESTIONS: [(&str, &str); 3] = [
+            ("authentication.k8s.io", "selfsubjectreviews"),
+            ("authorization.k8s.io", "selfsubjectaccessreviews"),
+            ("authorization.k8s.io", "selfsubjectrulesreviews"),
+        ];
+        let attributes = self.attributes();
+        let Target::Resource(about) = &attributes.target else {
+            return false;
+        };
+        let is_whole = about.namespace.is_none() && about.name.is_none() && about.subresource.is_none();
+        let is_question = QUESTIONS.contains(&(about.group.as_str(), about.resource.as_str()));
+        attributes.verb == "create" && !self.upgrade && is_whole && is_question
     }
 
     /// exec, attach and port-forward may do anything, though websocket clients ask with GET; a watch over a websocket may not.
@@ -469,6 +498,32 @@ mod tests {
             let request = ProxiedRequest { method, target, upgrade };
             assert_eq!(cluster.socket(&request).verb, socket, "{method} {target}");
             assert_eq!(cluster.virtual_cluster(&request).verb, virtual_verb, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn who_may_read_may_ask_about_itself() {
+        let cluster = ClusterNames::unknown("edge-1");
+        let verbs = |method, target, upgrade| {
+            let rights = cluster.rights(&ProxiedRequest { method, target, upgrade });
+            rights.into_iter().map(|right| right.verb).collect::<Vec<_>>().join(" ")
+        };
+        let question = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        assert_eq!(verbs("POST", question, false), "create create get get");
+        for (method, target, upgrade) in [
+            ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", false),
+            ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews/x", false),
+            (
+                "POST",
+                "/apis/authorization.k8s.io/v1/namespaces/a/selfsubjectaccessreviews",
+                false,
+            ),
+            ("POST", "/apis/example.com/v1/selfsubjectaccessreviews", false),
+            ("POST", "/api/v1/selfsubjectaccessreviews", false),
+            ("POST", question, true),
+            ("DELETE", question, false),
+        ] {
+            assert!(!verbs(method, target, upgrade).contains("get"), "{method} {target}");
         }
     }
 
