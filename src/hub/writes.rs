@@ -25,6 +25,18 @@ fn refused(refusal: Refusal) -> ApiError {
     ApiError::new(refusal.code, refusal.reason, refusal.message)
 }
 
+/// The same with the field at fault set apart, which is what `kubectl edit` shows.
+fn refused_for(target: &Target<'_>, refusal: Refusal) -> ApiError {
+    match refusal.field {
+        Some(field) => {
+            let (field, message) = *field;
+            let reason = "FieldValueInvalid";
+            ApiError::invalid(target.resource, target.name, vec![Cause { reason, message, field }])
+        }
+        None => refused(refusal),
+    }
+}
+
 impl HubApi {
     /// Labels and taints of a ManagedCluster.
     pub(super) async fn change_cluster(
@@ -39,7 +51,8 @@ impl HubApi {
         let known = self.registration(&shown, target)?;
         let object = |value: &Value| Object::from_value(value.clone()).map_err(|error| ApiError::bad_request(error.to_string()));
         let (shown_object, wanted_object) = (object(&shown)?, object(&wanted)?);
-        let change = change(&shown_object, &wanted_object, live_taint(&shown_object, &known).as_ref()).map_err(refused)?;
+        let change = change(&shown_object, &wanted_object, live_taint(&shown_object, &known).as_ref());
+        let change = change.map_err(|refusal| refused_for(target, refusal))?;
         let warnings = warnings(&shown, &wanted);
         if change.is_empty() {
             return Ok(Written {
@@ -52,7 +65,7 @@ impl HubApi {
             change,
             basis: pinned.then(|| Basis::of(&known)),
         };
-        self.carry_out(edit, options).await?;
+        self.carry_out(target, edit, options).await?;
         let outcome = match options.dry_run {
             true => Arc::new(wanted),
             false => self
@@ -98,7 +111,7 @@ impl HubApi {
         let Some(edit) = decision(&shown, &wanted, &known, target)? else {
             return Ok(Outcome::Updated(shown).into());
         };
-        self.carry_out(edit, options).await?;
+        self.carry_out(target, edit, options).await?;
         let outcome = match options.dry_run {
             true => Arc::new(wanted),
             false => {
@@ -140,7 +153,7 @@ impl HubApi {
         let edit = Edit::Remove {
             cluster: known.cluster_id.clone(),
         };
-        self.carry_out(edit, options).await?;
+        self.carry_out(target, edit, options).await?;
         if !options.dry_run {
             // Ends with nothing as soon as there is no such object.
             self.once(target, |_| false).await;
@@ -164,12 +177,12 @@ impl HubApi {
     }
 
     /// Has the writer carry an edit out, or only asks the same rules whether it would.
-    async fn carry_out(&self, edit: Edit, options: &WriteOptions) -> Result<(), ApiError> {
+    async fn carry_out(&self, target: &Target<'_>, edit: Edit, options: &WriteOptions) -> Result<(), ApiError> {
         if options.dry_run {
             let revision = self.revisions.borrow().clone();
             let mut registrations = revision.state.registrations.clone();
             let tried = registration::apply(&mut registrations, &edit, &revision.snapshot.clusters, Approval::Manual);
-            return tried.map(drop).map_err(refused);
+            return tried.map(drop).map_err(|refusal| refused_for(target, refusal));
         }
         let actor = Actor {
             user: options.user.clone(),
@@ -181,7 +194,12 @@ impl HubApi {
             edit = edit.trigger(),
             "a change through the API"
         );
-        match self.editor.edit_for(&actor, edit).await.map_err(refused)? {
+        match self
+            .editor
+            .edit_for(&actor, edit)
+            .await
+            .map_err(|refusal| refused_for(target, refusal))?
+        {
             Edited::Registration(_) | Edited::Token => Ok(()),
         }
     }

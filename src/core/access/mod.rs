@@ -186,6 +186,8 @@ pub struct Refusal {
     pub message: String,
     /// After how many seconds it makes sense to try again; 0 when it makes none.
     pub retry_after_seconds: u32,
+    /// The field that is at fault, and what is wrong with it.
+    pub field: Option<Box<(String, String)>>,
 }
 
 impl Refusal {
@@ -196,6 +198,7 @@ impl Refusal {
             reason,
             message: message.into(),
             retry_after_seconds: 0,
+            field: None,
         }
     }
 

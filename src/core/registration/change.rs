@@ -47,11 +47,11 @@ impl Basis {
 }
 
 fn invalid(name: &str, field: &str, why: &str) -> Refusal {
-    Refusal::new(
-        422,
-        "Invalid",
-        format!("ManagedCluster.clusters.clusternet.io {name:?} is invalid: {field}: {why}"),
-    )
+    let message = format!("ManagedCluster.clusters.clusternet.io {name:?} is invalid: {field}: {why}");
+    Refusal {
+        field: Some(Box::new((field.to_owned(), why.to_owned()))),
+        ..Refusal::new(422, "Invalid", message)
+    }
 }
 
 /// What turns a ManagedCluster as it is shown into what somebody wants it to be. `live` are taints that the hub itself adds.
