@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +32,7 @@ use tracing::{debug, info, warn};
 
 use super::auth::{Authenticator, Credential};
 use super::client_stream::ClientStream;
+use super::tls::HTTP2;
 use crate::core::access::Identity;
 use crate::net::Gathered;
 use crate::tunnel::http::Body;
@@ -192,6 +193,8 @@ impl<A: Application> Port<A> {
 
     async fn http(&self, stream: TlsStream<Gathered<TcpStream>>, peer: Arc<Peer>) {
         let address = peer.address;
+        // HTTP/2 in TLS is agreed on by ALPN (RFC 9113 §3.3).
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
         let stream = ClientStream::new(stream, self.settings.header_timeout, self.settings.linger);
         let handed_over = stream.handed_over();
         let service = service_fn(move |request| {
@@ -199,17 +202,37 @@ impl<A: Application> Port<A> {
             // Boxed, because hyper keeps room for the whole of it as long as the connection stands, also while it only passes a body on.
             Box::pin(async move { Ok::<_, Infallible>(answer(&*application, peer, request, &handed_over).await) })
         });
-        let builder = http_builder(&self.settings);
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        // Boxed for each version: in one future there would be room for either.
+        let ended = match is_http2 {
+            true => {
+                let connection = http2(&self.settings).serve_connection(TokioIo::new(stream), service);
+                self.until_stopped(Box::pin(connection), |connection| connection.graceful_shutdown())
+                    .await
+            }
+            false => {
+                let connection = http1(&self.settings).serve_connection(TokioIo::new(stream), service);
+                self.until_stopped(Box::pin(connection.with_upgrades()), |connection| {
+                    connection.graceful_shutdown()
+                })
+                .await
             }
         };
         if let Err(error) = ended {
             debug!(peer = %address, error = %error, "a connection ended early");
+        }
+    }
+
+    /// Serves a connection to its end; after the stop it takes no new request.
+    async fn until_stopped<C>(&self, mut connection: Pin<Box<C>>, shut_down: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                shut_down(connection.as_mut());
+                connection.await
+            }
         }
     }
 }
@@ -240,15 +263,18 @@ fn keep_alive() -> TcpKeepalive {
         .with_retries(3)
 }
 
-fn http_builder(settings: &PortSettings) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1(settings: &PortSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(MAX_HEADER_BYTES);
     builder
-        .http2()
+}
+
+fn http2(settings: &PortSettings) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)

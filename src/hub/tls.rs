@@ -17,6 +17,9 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConf
 use super::ca::CertificateAuthority;
 use crate::core::access::renewal_time;
 
+/// How ALPN calls HTTP/2 (RFC 9113 §3.1).
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -120,7 +123,7 @@ pub fn server_config(
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(JudgedLater(verifier)))
         .with_cert_resolver(identity);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -24,7 +24,8 @@ use tracing::debug;
 use super::connection::{Connection, Received};
 use super::frame::{Fault, HEAD, Head, Kind};
 use super::handle::TunnelHandle;
-use super::stream::{Shared, Slots, TunnelStream};
+use super::stream::{Shared, TunnelStream};
+use super::stream_state::Slots;
 use super::{Role, Tunnel, TunnelSettings};
 
 /// The longest body that is taken.

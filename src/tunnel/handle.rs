@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::TunnelSettings;
 use super::connection::Connection;
-use super::stream::{Slots, TunnelStream};
+use super::stream::TunnelStream;
+use super::stream_state::Slots;
 
 /// Opens streams to the peer. Clones share the tunnel.
 #[derive(Clone, Debug)]

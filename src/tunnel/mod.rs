@@ -16,6 +16,7 @@ mod handle;
 pub mod http;
 mod settings;
 mod stream;
+mod stream_state;
 pub mod websocket;
 mod window;
 

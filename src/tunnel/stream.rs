@@ -1,23 +1,18 @@
-//! One stream of a tunnel: its state, which the tunnel's driver shares with whoever reads and writes, and the reader and writer itself. Holds its
-//! slot in the tunnel's limits as long as it lives; dropped without a shutdown it is reset.
+//! One stream of a tunnel: its state, which the tunnel's driver shares with whoever holds it, and the reader and writer. Takes its place in the
+//! tunnel's limits as long as it lives; dropped without a shutdown it is reset.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::connection::{Connection, LONGEST_BODY, Spare};
-use super::frame::{FIN, Fault, Head, INITIAL_WINDOW, Kind, RST, SYN};
-use super::window::{Traffic, Window};
-
-/// So much may wait in a stream to be sent.
-const MOST_UNSENT: usize = 512 << 10;
+use super::connection::Connection;
+use super::frame::{Fault, Head};
+use super::stream_state::{Slots, State, Turn};
+use super::window::Traffic;
 
 /// What the driver and the stream's holder share.
 #[derive(Debug)]
@@ -27,86 +22,13 @@ pub(super) struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State {
-    received: VecDeque<Bytes>,
-    /// Bytes in `received`.
-    unread: usize,
-    window: Window,
-    /// Nothing more comes.
-    ended: bool,
-    /// What waits to be sent, in bodies of frames; only the last may still grow.
-    unsent: VecDeque<BytesMut>,
-    /// Bytes in `unsent`.
-    waiting: usize,
-    /// What the peer allows us to send besides.
-    allowance: usize,
-    /// The flag of the first frame: [`SYN`] of a stream that we open, [`ACK`] of one that we accept.
-    first: u16,
-    /// Nothing more will be written.
-    finished: bool,
-    finish_sent: bool,
-    /// It broke off: the peer reset it, or the tunnel was lost.
-    broken: bool,
-    /// Nobody holds it any more.
-    dropped: bool,
-    /// Whether it stands in the queue of those that have something to send.
-    queued: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    /// Its places in the limits, until nobody holds it any more.
-    slots: Option<Slots>,
-}
-
-/// Whom to wake, once nothing is locked.
-#[derive(Default)]
-#[must_use]
-pub(super) struct Wakers(Option<Waker>, Option<Waker>);
-
-impl Wakers {
-    pub(super) fn wake(self) {
-        for waker in [self.0, self.1].into_iter().flatten() {
-            waker.wake();
-        }
-    }
-}
-
-/// What a stream sends next.
-pub(super) struct Turn {
-    pub(super) head: Head,
-    pub(super) body: BytesMut,
-    /// It has more, so it queues again.
-    pub(super) more: bool,
-    /// This was its last.
-    pub(super) over: bool,
-    pub(super) wakers: Wakers,
-}
-
 impl Shared {
     /// A stream that we open, if `first` is [`SYN`], or accept.
     pub(super) fn new(id: u32, first: u16, connection: Arc<Connection>) -> Self {
-        let state = State {
-            received: VecDeque::new(),
-            unread: 0,
-            window: Window::new(Instant::now()),
-            ended: false,
-            unsent: VecDeque::new(),
-            waiting: 0,
-            allowance: INITIAL_WINDOW,
-            first,
-            finished: false,
-            finish_sent: false,
-            broken: false,
-            dropped: false,
-            queued: false,
-            reader: None,
-            writer: None,
-            slots: None,
-        };
         Shared {
             id,
             connection,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(first)),
         }
     }
 
@@ -119,10 +41,7 @@ impl Shared {
     pub(super) fn receive(&self, head: Head, body: Bytes) -> Result<bool, Fault> {
         let mut state = self.lock();
         let over = state.receive(head, body)?;
-        let wakers = Wakers(
-            state.can_read().then(|| state.reader.take()).flatten(),
-            state.can_write().then(|| state.writer.take()).flatten(),
-        );
+        let wakers = state.wakers();
         drop(state);
         wakers.wake();
         Ok(over)
@@ -137,181 +56,19 @@ impl Shared {
     pub(super) fn lose(&self) {
         let mut state = self.lock();
         state.break_off();
-        let wakers = Wakers(state.reader.take(), state.writer.take());
+        let wakers = state.wakers();
         drop(state);
         wakers.wake();
     }
 
     /// Whether it broke off.
     pub(super) fn is_broken(&self) -> bool {
-        self.lock().broken
+        self.lock().is_broken()
     }
 
     /// What its window has grown by.
     pub(super) fn grown(&self) -> usize {
-        self.lock().window.grown()
-    }
-}
-
-impl State {
-    fn receive(&mut self, head: Head, body: Bytes) -> Result<bool, Fault> {
-        if head.has(RST) {
-            self.break_off();
-            return Ok(true);
-        }
-        match head.kind {
-            Kind::WindowUpdate => self.allowance = self.allowance.saturating_add(head.length as usize),
-            _ if !self.window.take(body.len()) => return Err(Fault("more data than its window allows")),
-            _ if self.ended && !body.is_empty() => return Err(Fault("data of a stream after its end")),
-            // Who has gone reads nothing; the credit is never given back.
-            _ if self.dropped || body.is_empty() => {}
-            _ => {
-                self.unread += body.len();
-                self.received.push_back(body);
-            }
-        }
-        self.ended |= head.has(FIN);
-        Ok(self.is_done())
-    }
-
-    fn break_off(&mut self) {
-        self.broken = true;
-        self.unsent = VecDeque::new();
-        self.waiting = 0;
-    }
-
-    fn can_read(&self) -> bool {
-        self.unread > 0 || self.ended || self.broken
-    }
-
-    fn can_write(&self) -> bool {
-        self.room() > 0 || self.broken
-    }
-
-    /// Whether it has something to send and does not queue yet; from now on it does.
-    fn queues(&mut self) -> bool {
-        !std::mem::replace(&mut self.queued, true)
-    }
-
-    fn turn(&mut self, id: u32, traffic: &Traffic, headroom: &mut usize) -> Option<Turn> {
-        self.queued = false;
-        if self.broken {
-            return None;
-        }
-        let (kind, length, flags, body) = self.next(traffic, headroom)?;
-        let over = flags & RST != 0 || self.is_done();
-        self.queued = !over && self.has_more();
-        let head = Head {
-            kind,
-            flags: flags | std::mem::take(&mut self.first),
-            stream: id,
-            length: u32::try_from(length).unwrap_or(u32::MAX),
-        };
-        Some(Turn {
-            head,
-            body,
-            more: self.queued,
-            over,
-            wakers: Wakers(None, self.can_write().then(|| self.writer.take()).flatten()),
-        })
-    }
-
-    fn next(&mut self, traffic: &Traffic, headroom: &mut usize) -> Option<(Kind, usize, u16, BytesMut)> {
-        if self.is_given_up() && self.unsent.is_empty() {
-            // Of a stream that the peer has not heard of there is nothing to reset.
-            self.broken = true;
-            return (self.first != SYN).then(|| (Kind::Data, 0, RST, BytesMut::new()));
-        }
-        if self.window.is_due(self.unread) && !self.ended && !self.dropped {
-            let granted = self.window.grant(self.unread, traffic, headroom, Instant::now());
-            if granted > 0 {
-                return Some((Kind::WindowUpdate, granted, 0, BytesMut::new()));
-            }
-        }
-        let body = self.unsent.pop_front().unwrap_or_default();
-        let length = body.len();
-        self.waiting -= length;
-        let last = self.finished && !self.finish_sent && self.unsent.is_empty();
-        if last {
-            self.finish_sent = true;
-        }
-        let flags = if last { FIN } else { 0 };
-        (length > 0 || last).then_some((Kind::Data, length, flags, body))
-    }
-
-    /// Whether its holder left without a shutdown. After one it is not reset, though the peer may still speak: that would take the answer away from
-    /// a peer that is still writing its question.
-    fn is_given_up(&self) -> bool {
-        self.dropped && !self.finished
-    }
-
-    /// Whether nothing more goes out, and nothing that comes matters.
-    fn is_done(&self) -> bool {
-        self.finish_sent && (self.ended || self.dropped)
-    }
-
-    fn has_more(&self) -> bool {
-        !self.unsent.is_empty() || (self.finished && !self.finish_sent) || self.is_given_up()
-    }
-
-    fn read(&mut self, buffer: &mut ReadBuf<'_>) {
-        while buffer.remaining() > 0 {
-            let Some(chunk) = self.received.front_mut() else {
-                break;
-            };
-            let length = chunk.len().min(buffer.remaining());
-            buffer.put_slice(&chunk[..length]);
-            chunk.advance(length);
-            self.unread -= length;
-            if chunk.is_empty() {
-                self.received.pop_front();
-            }
-        }
-    }
-
-    fn write(&mut self, pieces: &[IoSlice<'_>], spare: &Spare) -> usize {
-        let before = self.waiting;
-        let mut room = self.room().min(pieces.iter().map(|piece| piece.len()).sum());
-        for piece in pieces {
-            let mut piece = &piece[..piece.len().min(room)];
-            while !piece.is_empty() {
-                let body = self.body(room, spare);
-                let length = piece.len().min(body.capacity() - body.len());
-                body.extend_from_slice(&piece[..length]);
-                piece = &piece[length..];
-                self.waiting += length;
-                room -= length;
-            }
-        }
-        let written = self.waiting - before;
-        self.allowance -= written;
-        written
-    }
-
-    /// The body that the next bytes go into, of which there are so many. Where one waits already there will be more.
-    fn body(&mut self, bytes: usize, spare: &Spare) -> &mut BytesMut {
-        let is_full = |body: &BytesMut| body.len() == body.capacity();
-        if self.unsent.back().is_none_or(is_full) {
-            let body = match self.unsent.is_empty() && bytes < LONGEST_BODY {
-                true => BytesMut::with_capacity(bytes),
-                false => spare.take(),
-            };
-            self.unsent.push_back(body);
-        }
-        let last = self.unsent.len() - 1;
-        &mut self.unsent[last]
-    }
-
-    fn room(&self) -> usize {
-        self.allowance.min(MOST_UNSENT.saturating_sub(self.waiting))
-    }
-}
-
-/// Remembers whom to wake; mostly the same as before.
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
+        self.lock().grown()
     }
 }
 
@@ -319,39 +76,16 @@ fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
 #[derive(Debug)]
 pub struct TunnelStream(Arc<Shared>);
 
-/// The places that a stream takes in the limits; given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Slots {
-    _tunnel: OwnedSemaphorePermit,
-    _process: Option<OwnedSemaphorePermit>,
-}
-
-impl Slots {
-    pub(super) fn inbound(tunnel: OwnedSemaphorePermit) -> Self {
-        Slots {
-            _tunnel: tunnel,
-            _process: None,
-        }
-    }
-
-    pub(super) fn outbound(tunnel: OwnedSemaphorePermit, process: OwnedSemaphorePermit) -> Self {
-        Slots {
-            _tunnel: tunnel,
-            _process: Some(process),
-        }
-    }
-}
-
 impl TunnelStream {
     pub(super) fn new(shared: Arc<Shared>, slots: Slots) -> Self {
-        shared.lock().slots = Some(slots);
+        shared.lock().hold(slots);
         TunnelStream(shared)
     }
 
     /// Puts bytes before everything that will be written; they go out with it, or with a flush. Nothing may have been written yet, and they must be
     /// far fewer than a stream may send unasked.
     pub(super) fn begin_with(&mut self, prelude: &[u8]) {
-        self.0.lock().write(&[IoSlice::new(prelude)], &self.0.connection.spare);
+        self.0.lock().begin_with(prelude, &self.0.connection.spare);
     }
 
     /// Lets the driver know that there is something to send.
@@ -362,28 +96,11 @@ impl TunnelStream {
     }
 }
 
-fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, "the stream was reset or its tunnel was lost")
-}
-
 impl AsyncRead for TunnelStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
-        if state.unread > 0 {
-            state.read(buffer);
-            let due = !state.broken && !state.ended && state.window.is_due(state.unread) && state.queues();
-            drop(state);
-            self.queue(due);
-            return Poll::Ready(Ok(()));
-        }
-        if state.ended || buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
-        remember(&mut state.reader, cx);
-        Poll::Pending
+        let read = self.0.lock().poll_read(cx, buffer);
+        self.queue(ready!(read)?);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -393,20 +110,8 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock();
-        if state.broken || state.finished {
-            return Poll::Ready(Err(broken()));
-        }
-        if pieces.iter().all(|piece| piece.is_empty()) {
-            return Poll::Ready(Ok(0));
-        }
-        if state.room() == 0 {
-            remember(&mut state.writer, cx);
-            return Poll::Pending;
-        }
-        let written = state.write(pieces, &self.0.connection.spare);
-        let queues = state.queues();
-        drop(state);
+        let polled = self.0.lock().poll_write(cx, pieces, &self.0.connection.spare);
+        let (written, queues) = ready!(polled)?;
         self.queue(queues);
         Poll::Ready(Ok(written))
     }
@@ -416,25 +121,14 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
-        let queues = !state.unsent.is_empty() && state.queues();
-        drop(state);
+        let queues = self.0.lock().flush();
         self.queue(queues);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock();
-        if state.finished {
-            return Poll::Ready(Ok(()));
-        }
-        if state.broken {
-            return Poll::Ready(Err(broken()));
-        }
-        state.finished = true;
-        let queues = state.queues();
-        drop(state);
-        self.queue(queues);
+        let finished = self.0.lock().finish();
+        self.queue(finished?);
         Poll::Ready(Ok(()))
     }
 }
@@ -442,17 +136,13 @@ impl AsyncWrite for TunnelStream {
 impl Drop for TunnelStream {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.dropped = true;
-        let left = (state.reader.take(), state.writer.take(), state.slots.take());
-        state.received = VecDeque::new();
-        state.unread = 0;
-        let queues = !state.broken && state.is_given_up() && state.queues();
-        let done = state.is_done();
+        let (queues, left) = state.leave();
+        let is_done = state.is_done();
         drop(state);
-        drop(left);
         self.queue(queues);
-        if done {
+        if is_done {
             self.0.connection.forget(self.0.id);
         }
+        drop(left);
     }
 }
