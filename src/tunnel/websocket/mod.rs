@@ -4,8 +4,8 @@
 //! reported as [`io::ErrorKind::TimedOut`], which ends the tunnel: so a half-open connection is found from both ends, whatever
 //! the network does with the packets.
 //!
-//! Payload goes straight between the connection and whoever reads or writes: a tunnel that carries a large list would otherwise spend a third
-//! of its time on copies. Reading and writing are one task's business, which is woken for both.
+//! Payload goes straight between the connection and whoever reads or writes, and nothing is kept while nothing comes. Reading and writing are one
+//! task's business, which is woken for both; an answer that could not be written at once goes out with its next write or flush.
 
 mod frame;
 
@@ -129,20 +129,24 @@ where
         self.staged.extend_from_slice(payload);
     }
 
-    /// Puts the answer to a control frame behind what is staged, once it may stand there.
+    /// Puts the answer to a control frame behind what is staged, once it may stand there and there is room: a peer may ask on and on and read no
+    /// answer.
     fn stage_answer(&mut self) {
         if self.promised == 0
+            && self.staged.len() < STAGE
             && let Some((kind, payload)) = self.answer.take()
         {
             self.stage(kind, &payload);
         }
     }
 
-    /// Writes all that is staged.
+    /// Writes all that is staged, and the answer that had no room yet.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stage_answer();
         while self.staged.has_remaining() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.staged))?;
             self.staged.advance(not_zero(written)?);
+            self.stage_answer();
         }
         // Thousands of tunnels lie idle.
         self.staged = BytesMut::new();

@@ -169,6 +169,32 @@ async fn a_ping_is_answered_with_its_payload_and_never_within_a_frame() {
 }
 
 #[tokio::test]
+async fn pings_of_a_peer_that_reads_no_answers_pile_up_nowhere() {
+    let (near, mut far) = duplex(1000);
+    let mut near = WebSocketBytes::new(near, Role::Hub, &TunnelSettings::hub());
+    let ping = [&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[7; 100]].concat();
+    for _ in 0..5_000 {
+        far.write_all(&ping).await.unwrap();
+        assert!(futures::poll!(std::pin::pin!(near.read_u8())).is_pending());
+    }
+    assert!(near.staged.len() <= 2 * STAGE, "{} bytes wait", near.staged.len());
+    let close = [0x88, 0x80, 0, 0, 0, 0];
+    far.write_all(&close).await.unwrap();
+    let reading = async {
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0);
+        near.shutdown().await.unwrap();
+    };
+    let mut answers = Vec::new();
+    let (_, read) = tokio::join!(reading, far.read_to_end(&mut answers));
+    read.unwrap();
+    assert_eq!(
+        answers.last_chunk(),
+        Some(&[0x88, 2, 3, 0xe8]),
+        "the answer to the close comes all the same"
+    );
+}
+
+#[tokio::test]
 async fn a_close_is_answered_and_is_the_end() {
     let (mut near, mut far) = ends(Role::Hub, 1000).await;
     far.send(Message::binary(b"last words".as_slice())).await.unwrap();
