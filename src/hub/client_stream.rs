@@ -1,5 +1,5 @@
-//! A client's connection: it has to say in time which HTTP it speaks, and it ends so that the last answer on it arrives. Knows no more of
-//! HTTP than how version 2 begins.
+//! A client's connection: the client has to begin in time, and it ends so that the last answer on it arrives. Knows no more of HTTP than how
+//! version 2 begins.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How an HTTP/2 connection begins (RFC 9113 §3.4). While bytes could still become this, no HTTP server looks at the clock.
+/// How an HTTP/2 connection begins (RFC 9113 §3.4). Before all of this has come, the server of HTTP/2 does not look at the clock.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of an ended connection is still read.
 const LINGER_BYTES: usize = 8 << 20;
@@ -65,7 +65,7 @@ impl<S> ClientStream<S> {
 }
 
 impl Opening {
-    /// Whether it is still open which HTTP this is, after these bytes.
+    /// Whether the preface may still go on after these bytes. With HTTP/1.1 that ends with the first method's name at the latest.
     fn hears(&mut self, bytes: &[u8]) -> bool {
         let rest = &PREFACE[self.seen..];
         let same = bytes.iter().zip(rest).take_while(|(byte, wanted)| byte == wanted).count();

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Role;
 use super::frame::{ACK, Fault, HEAD, Head, Kind, RST, SYN};
-use super::stream::Shared;
+use super::stream::Stream;
 use super::window::Traffic;
 
 /// So many answers to the peer's frames may wait to be sent. A peer that causes more is not served at all.
@@ -61,9 +61,9 @@ impl Spare {
 
 #[derive(Debug)]
 struct Table {
-    streams: HashMap<u32, Arc<Shared>>,
+    streams: HashMap<u32, Arc<Stream>>,
     /// Streams that have something to send, in turns.
-    turns: VecDeque<Arc<Shared>>,
+    turns: VecDeque<Arc<Stream>>,
     /// Frames of no stream that is known: signs of life, refusals.
     answers: VecDeque<[u8; HEAD]>,
     next_id: u32,
@@ -81,7 +81,7 @@ pub(super) enum Received {
     /// Nothing.
     Nothing,
     /// Hand this stream over, or refuse it.
-    Stream(Arc<Shared>),
+    Stream(Arc<Stream>),
     /// The peer answered a sign of life.
     Answer,
     /// The peer ends the tunnel.
@@ -117,20 +117,20 @@ impl Connection {
     }
 
     /// A new stream, of which the peer hears with the first byte; `None` when the tunnel has ended or has no numbers left.
-    pub(super) fn open(self: &Arc<Self>) -> Option<Arc<Shared>> {
+    pub(super) fn open(self: &Arc<Self>) -> Option<Arc<Stream>> {
         let mut table = self.lock();
         if table.closed {
             return None;
         }
         let id = table.next_id;
         table.next_id = id.checked_add(2)?;
-        let stream = Arc::new(Shared::new(id, SYN, Arc::clone(self)));
+        let stream = Arc::new(Stream::new(id, SYN, Arc::clone(self)));
         table.streams.insert(id, Arc::clone(&stream));
         Some(stream)
     }
 
     /// Puts a stream at the end of the queue.
-    pub(super) fn queue(&self, stream: &Arc<Shared>) {
+    pub(super) fn queue(&self, stream: &Arc<Stream>) {
         let mut table = self.lock();
         if table.closed {
             return;
@@ -216,7 +216,7 @@ impl Connection {
             (Some(_), true) => return Err(Fault("the begin of a stream that has begun")),
             (None, true) if self.is_own(head.stream) => return Err(Fault("the begin of a stream by the wrong end")),
             (None, true) => {
-                let stream = Arc::new(Shared::new(head.stream, ACK, Arc::clone(self)));
+                let stream = Arc::new(Stream::new(head.stream, ACK, Arc::clone(self)));
                 table.streams.insert(head.stream, Arc::clone(&stream));
                 stream
             }
@@ -232,7 +232,7 @@ impl Connection {
     }
 
     /// Refuses a stream that the peer has just opened.
-    pub(super) fn refuse(&self, stream: &Shared) -> Result<(), Fault> {
+    pub(super) fn refuse(&self, stream: &Stream) -> Result<(), Fault> {
         self.forget(stream.id);
         self.answer(Head {
             kind: Kind::Data,

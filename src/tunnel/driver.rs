@@ -24,7 +24,7 @@ use tracing::debug;
 use super::connection::{Connection, Received};
 use super::frame::{Fault, HEAD, Head, Kind};
 use super::handle::TunnelHandle;
-use super::stream::{Shared, TunnelStream};
+use super::stream::{Stream, TunnelStream};
 use super::stream_state::Slots;
 use super::{Role, Tunnel, TunnelSettings};
 
@@ -267,7 +267,7 @@ where
     }
 
     /// Hands a stream of the peer over, or refuses it when there are too many.
-    fn hand_over(&self, stream: Arc<Shared>) -> Result<(), Fault> {
+    fn hand_over(&self, stream: Arc<Stream>) -> Result<(), Fault> {
         let Ok(slot) = Arc::clone(&self.inbound).try_acquire_owned() else {
             debug!("the peer opened more streams than are served; one was reset");
             return self.connection.refuse(&stream);

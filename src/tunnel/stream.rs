@@ -16,16 +16,16 @@ use super::window::Traffic;
 
 /// What the driver and the stream's holder share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct Stream {
     pub(super) id: u32,
     connection: Arc<Connection>,
     state: Mutex<State>,
 }
 
-impl Shared {
+impl Stream {
     /// A stream that we open, if `first` is [`SYN`], or accept.
     pub(super) fn new(id: u32, first: u16, connection: Arc<Connection>) -> Self {
-        Shared {
+        Stream {
             id,
             connection,
             state: Mutex::new(State::new(first)),
@@ -74,10 +74,10 @@ impl Shared {
 
 /// A stream of a tunnel. `shutdown` ends it in order; dropping it before resets it, and the peer's reads fail.
 #[derive(Debug)]
-pub struct TunnelStream(Arc<Shared>);
+pub struct TunnelStream(Arc<Stream>);
 
 impl TunnelStream {
-    pub(super) fn new(shared: Arc<Shared>, slots: Slots) -> Self {
+    pub(super) fn new(shared: Arc<Stream>, slots: Slots) -> Self {
         shared.lock().hold(slots);
         TunnelStream(shared)
     }

@@ -64,6 +64,12 @@ async fn labels_and_taints_are_commits_of_the_user() {
         .args(["edit", "mcls", "-n", "clusternet-east", "east"]);
     tokio::task::block_in_place(|| run(edit.env("KUBE_EDITOR", "sed -i s/blue/red/"))).ok();
     assert!(shop.labels().contains(r#""color":"red""#));
+    let refused = shop.east("patch", &["--type=merge", "-p", r#"{"spec":{"clusterType":"Other"}}"#]);
+    let why = "The ManagedCluster \"east\" is invalid: spec.clusterType: cannot be changed";
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains(why),
+        "kubectl prints the causes alone: {refused:?}"
+    );
     let file = shop.write(
         "east.yaml",
         "apiVersion: clusters.clusternet.io/v1beta1\nkind: ManagedCluster\nmetadata: {name: east, namespace: clusternet-east, labels: {by: apply}}\n",
