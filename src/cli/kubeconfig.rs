@@ -14,6 +14,7 @@ use super::output::Output;
 use super::token::parse_ttl;
 use super::{CliError, files, runtime};
 use crate::core::kubeconfig::{HUB_CONTEXT, HubEntry, KubeconfigError, Reachable, merge};
+use crate::core::text::counted;
 use crate::core::yaml;
 
 /// Arguments of `branchline kubeconfig`.
@@ -43,12 +44,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let (config, clusters) = runtime()?.block_on(contexts(args))?;
     if !args.merge {
         out.text(&yaml::emit(&config));
-        out.note(&format!("{clusters} clusters; next: put this into a file, or add --merge"));
+        out.note(&format!("{}; next: put this into a file, or add --merge", counted(clusters, "cluster")));
         return Ok(ExitCode::SUCCESS);
     }
     let path = default_kubeconfig();
     merge_into(&path, &config)?;
-    out.line(&format!("{}: contexts for the hub and {clusters} clusters", path.display()));
+    out.line(&format!("{}: contexts for the hub and {}", path.display(), counted(clusters, "cluster")));
     out.note(&format!(
         "next: kubectl --context {}{HUB_CONTEXT} get managedclusters -A",
         args.prefix

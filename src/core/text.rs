@@ -23,6 +23,14 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// A number of things, in the noun's singular or plural: `1 cluster`, `3 clusters`.
+pub fn counted(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// The text on one line: control characters (escape sequences among them) and characters that reorder what is shown become spaces.
 pub fn printable(text: &str) -> Cow<'_, str> {
     let unsafe_to_show =

@@ -6,6 +6,16 @@ use http::{HeaderValue, Response, StatusCode};
 use crate::core::access::Refusal;
 use crate::tunnel::http::{Body, full};
 
+/// The same for somebody who asks what there is. client-go prints of a refusal there only what comes as text (`newUnstructuredResponseError` in
+/// its `rest/request.go`), else "unknown".
+pub fn refused_discovery(refusal: &Refusal) -> Response<Body> {
+    let mut response = refused(refusal);
+    *response.body_mut() = full(refusal.message.clone());
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}
+
 /// The answer that carries a refusal as a Kubernetes `Status`.
 pub fn refused(refusal: &Refusal) -> Response<Body> {
     let mut response = Response::new(full(refusal.to_status().to_string()));

@@ -137,7 +137,7 @@ impl HubApi {
             ("clusterregistrationrequests", _) => {
                 "is made by agents that register: `branchline approve`, `branchline deny` and its subresource status decide about it".to_owned()
             }
-            ("namespaces", _) => "is there because a cluster or the source repository names it".to_owned(),
+            ("namespaces", _) => "come and go with the clusters and the objects of the source repository that name them".to_owned(),
             ("events", _) => "is told by the hub".to_owned(),
             ("managedclusters", _) => {
                 "comes with the registration of its agent: only labels, taints and its removal are decided here".to_owned()

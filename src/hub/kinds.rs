@@ -427,18 +427,17 @@ const MANIFEST: Columns = Columns::Computed(
     &[
         name_column(),
         column("Kind", "string"),
-        column("Namespace", "string"),
         column("Object", "string"),
         column("Source", "string"),
     ],
     |object, _| {
-        vec![
-            name(object),
-            at(object, "/template/kind"),
-            at(object, "/template/metadata/namespace"),
-            at(object, "/template/metadata/name"),
-            source(object),
-        ]
+        let inner = |field| text(object, &format!("/template/metadata/{field}"));
+        // Not in a column of its own, which would be the second one of that name.
+        let named = match inner("namespace") {
+            "" => inner("name").to_owned(),
+            namespace => format!("{namespace}/{}", inner("name")),
+        };
+        vec![name(object), at(object, "/template/kind"), json!(named), source(object)]
     },
 );
 

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tracing::debug;
 
-use super::answer::refused;
+use super::answer::{refused, refused_discovery};
 use super::audit::AuditRecord;
 use super::auth::Child;
 use super::gate::{Admitted, Gate};
@@ -97,7 +97,10 @@ impl<T: Tunnels> Proxy<T> {
         };
         let response = answered.unwrap_or_else(|refusal| {
             debug!(peer = %peer.address, cluster = asked.cluster, refusal = %refusal, "a proxied request was refused");
-            refused(&refusal)
+            match refusal.code == 403 && asks_what_there_is(asked) {
+                true => refused_discovery(&refusal),
+                false => refused(&refusal),
+            }
         });
         record.answered(response.status().as_u16());
         response
@@ -189,6 +192,12 @@ async fn within<T>(class: RequestClass, id: &ClusterId, answer: impl Future<Outp
         RequestClass::Short => tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| too_slow(id)),
         RequestClass::Watch | RequestClass::Upgrade | RequestClass::Other => Ok(answer.await),
     }
+}
+
+/// Whether a request is what clients begin with: which version, which kinds.
+fn asks_what_there_is(asked: &Proxied) -> bool {
+    let path = asked.rest.split('?').next().unwrap_or_default();
+    asked.target == Target::Direct && (["/version", "/api", "/apis"].contains(&path) || path.starts_with("/openapi/"))
 }
 
 fn online(asked: &str, lookup: Lookup) -> Result<(ClusterId, TunnelHandle), Refusal> {

@@ -20,7 +20,8 @@ use super::registry::Registry;
 use super::socket_path::{self, SocketPath};
 use super::user_access::UserAccess;
 use crate::core::access::{Refusal, User};
-use crate::kubeapi::{Front, RequestContext};
+use crate::core::text::printable;
+use crate::kubeapi::{Backend as _, Front, RequestContext, Resource, Route};
 use crate::tunnel::http::{Body, full, stream};
 
 /// The hub behind its port.
@@ -59,12 +60,15 @@ impl Application for Router {
             let context = caller.map(|caller| context(caller.user, None)).unwrap_or_default();
             return self.front.handle(request, context).await.map(stream);
         }
-        match self.admit(&peer, request).await {
-            Ok((admitted, request)) => {
+        let unserved = self.unserved(path);
+        match (self.admit(&peer, request).await, unserved) {
+            // Also for those who have no right to it: no right would help.
+            (Ok(_) | Err(Refusal { code: 403, .. }), Some(refusal)) => refused(&refusal),
+            (Ok((admitted, request)), None) => {
                 let lease = Arc::clone(&admitted.lease);
                 lease.bind(self.own(admitted, request).await)
             }
-            Err(refusal) => refused(&refusal),
+            (Err(refusal), _) => refused(&refusal),
         }
     }
 }
@@ -99,6 +103,21 @@ impl Router {
         let body = admitted.lease.during(body).await??;
         let request = Request::from_parts(head, body);
         Ok((self.gate.admit(peer, &request).await?, request))
+    }
+
+    /// Why there is nothing to be had at a path that leads to objects which clusters have and the hub does not.
+    fn unserved(&self, path: &str) -> Option<Refusal> {
+        let Route::Resource(asked) = Route::parse(path) else {
+            return None;
+        };
+        let catalog = self.front.backend().catalog();
+        let is_asked = |resource: &Arc<Resource>| (&*resource.group, &*resource.plural) == (&*asked.group, &*asked.resource);
+        if path.starts_with(ADMIN_PATH) || catalog.iter().any(is_asked) {
+            return None;
+        }
+        let resource = printable(&asked.resource);
+        let message = format!("the hub itself has no {resource}: use the context of a cluster; `branchline kubeconfig` writes them");
+        Some(Refusal::new(404, "NotFound", message))
     }
 
     /// What the hub answers itself.

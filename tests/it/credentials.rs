@@ -9,8 +9,9 @@ use crate::authorisation::ended;
 use crate::support::fleet::Hub;
 use crate::support::https::Client;
 use crate::support::node::read_head;
-use crate::support::process::{branchline, run};
+use crate::support::process::{branchline, command, run};
 use crate::support::repository::GitRepo;
+use crate::support::tools::tool;
 use crate::support::{holds, scratch, wait_until};
 
 /// The group `people` reads Subscriptions.
@@ -104,6 +105,34 @@ fn static_tokens_count_while_their_line_stands() {
     ended(alices);
     ended(sues);
     assert_eq!(refusal(&client("soon"), SUBSCRIPTIONS).0, 401);
+}
+
+#[test]
+fn kubectl_says_why_it_gets_nothing() {
+    let directory = scratch("tokens");
+    let file = |name: &str| directory.path().join(name);
+    fs::write(file("tokens.csv"), token_line("secret", "bob", &["people".to_owned()], None)).unwrap();
+    let repo = GitRepo::with(&[("hub/access.yaml", ACCESS)]);
+    let mut hub = Hub::prepare("hub", &repo).with(&format!("--token-auth-file={}", file("tokens.csv").display()));
+    hub.start_again();
+    fs::write(file("ca.pem"), hub.ca()).unwrap();
+    let refused = |path: &str, arguments: &[&str]| {
+        let mut kubectl = command(&tool("kubectl"), directory.path());
+        kubectl.args(["--kubeconfig=/dev/null", "--token=secret"]);
+        kubectl.arg(format!("--certificate-authority={}", file("ca.pem").display()));
+        kubectl.arg(format!("--server=https://127.0.0.1:{}{path}", hub.port()));
+        run(kubectl.args(arguments)).fails_with(1)
+    };
+    for arguments in [&["get", "pods"][..], &["version"], &["explain", "pod"]] {
+        let why = refused("/clusters/berlin", arguments);
+        assert!(why.contains("User \"bob\" cannot") && why.contains("below hub/"), "{arguments:?}: {why}");
+    }
+    for path in ["/api/v1/secrets", "/apis/apps/v1/namespaces/a/deployments/b?limit=1"] {
+        let why = refused("", &["get", "--raw", path]);
+        assert!(why.contains("NotFound") && why.contains("use the context of a cluster"), "{path}: {why}");
+    }
+    let why = refused("", &["get", "managedclusters"]);
+    assert!(why.contains("Forbidden") && why.contains("below hub/"), "what the hub has takes a right: {why}");
 }
 
 #[test]

@@ -482,7 +482,7 @@ async fn what_git_owns_is_refused_with_the_file_and_line_to_edit() {
         (&["delete", "subs", "-n", "shop", "--all"], "web\" is owned by git"),
         (
             &["create", "namespace", "new"],
-            "because a cluster or the source repository names it",
+            "come and go with the clusters and the objects of the source repository",
         ),
     ];
     for (arguments, message) in cases {

@@ -12,6 +12,7 @@ use crate::core::index::{self, Demands, Reading, Subscription};
 use crate::core::schedule::check::{self, Violation};
 use crate::core::schedule::{self, Bindings, Exclusion, Fleet, Placement, Reason, Remark, Request};
 use crate::core::state::{State, SubscriptionState, description_directory};
+use crate::core::text::counted;
 
 /// A Subscription with its placement; without a definition it is held whole.
 #[derive(Clone)]
@@ -182,11 +183,11 @@ fn report(subscription: &Subscription, placement: &Placement, fleet: &Fleet, fin
         findings.add(subscription.definition.locate(diagnostic.field(pointer), pointer));
     };
     if let Some(unfit) = &placement.kept {
-        let stay = match placement.bound.clusters.len() {
-            1 => "the last placement on 1 cluster stays".to_owned(),
-            count => format!("the last placement on {count} clusters stays"),
-        };
-        let message = format!("no cluster fits any more ({}); {stay}", reasons(unfit));
+        let bound = counted(placement.bound.clusters.len(), "cluster");
+        let message = format!(
+            "no cluster fits any more ({}); the last placement on {bound} stays",
+            reasons(unfit)
+        );
         let hint = "correct the Subscription or the clusters; to undeploy, delete the Subscription";
         add(Diagnostic::error("placement-kept", message).hint(hint), pointer);
     } else if placement.bound.clusters.is_empty() && !placement.excluded.iter().all(has_remark) {
@@ -253,7 +254,7 @@ fn put_into_words(remark: &Remark, subscription: &Subscription, fleet: &Fleet) -
             wanted,
             found,
         } => {
-            let message = format!("the subgroup asks for {wanted} clusters, {found} fit");
+            let message = format!("the subgroup asks for {}, {found} fit", counted(*wanted, "cluster"));
             let pointer = format!("/spec/subscribers/{subscriber}/subGroupStrategy/minClusters");
             (
                 warning("too-few-clusters", message, "lower minClusters or add clusters"),
@@ -262,8 +263,9 @@ fn put_into_words(remark: &Remark, subscription: &Subscription, fleet: &Fleet) -
         }
         Remark::FewClusters { feed, wanted, found } => {
             let message = format!(
-                "minClusters is {wanted}, but {} has replicas in {found} clusters",
-                named(feed)
+                "minClusters is {wanted}, but {} has replicas in {}",
+                named(feed),
+                counted(*found, "cluster")
             );
             let pointer = "/spec/dividingScheduling/dynamicDividing/minClusters".to_owned();
             (

@@ -14,6 +14,7 @@ use crate::core::pipeline::Pending;
 use crate::core::schedule::Cluster;
 use crate::core::state::{DescriptionState, FeedState, binding_status, subscription_of};
 use crate::core::status::{DescriptionReport, ObjectOutcome, Phase};
+use crate::core::text::counted;
 
 /// What is known of a Description besides its content.
 pub(super) enum Reported<'a> {
@@ -247,19 +248,17 @@ fn synced(desired: usize, progress: &Progress<'_>) -> Condition {
     let (failing, sample) = &progress.failing;
     if let Some((_, reason)) = sample.first() {
         let names: Vec<&str> = sample.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("fails in {failing} of {desired} clusters: {}: {reason}", names.join(", "));
+        let message = format!("fails in {failing} of {}: {}: {reason}", counted(desired, "cluster"), names.join(", "));
         return condition("False", "Failed", message);
     }
     match desired.saturating_sub(progress.done) {
         0 if desired == 0 => condition("True", "NoClusters", "no cluster is selected".to_owned()),
+        0 if desired == 1 => condition("True", "Applied", "applied in 1 cluster".to_owned()),
         0 => condition("True", "Applied", format!("applied in all {desired} clusters")),
         left => {
             let names = progress.waiting.join(", ");
-            condition(
-                "False",
-                "Waiting",
-                format!("{left} of {desired} clusters have to apply it yet: {names}"),
-            )
+            let clusters = counted(desired, "cluster");
+            condition("False", "Waiting", format!("not applied yet in {left} of {clusters}: {names}"))
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::core::state::registrations::{Decision, Registration};
 use crate::core::state::{ClusterRecord, managed_cluster_object};
 use crate::core::status::Phase;
 use crate::core::taint::Taint;
+use crate::core::text::counted;
 
 /// Most names in one message.
 const MOST_NAMES: usize = 3;
@@ -126,15 +127,17 @@ pub(super) fn ready_condition(ready: &Readiness) -> Condition {
 pub(super) fn synced_condition(live: Option<&Live>, desired: ObjectId, (all, done): (usize, usize)) -> Condition {
     let condition = |status, reason, message: String| Condition::new("Synced", status, reason, message);
     let Some(live) = live else {
-        let message = format!("{all} Descriptions are desired; what of them is applied is told when the agent connects");
+        let desired = counted(all, "Description");
+        let message = format!("desired: {desired}; what of that is applied is told when the agent connects");
         return condition("Unknown", "Offline", message);
     };
     if live.applied == Some(desired) {
-        return condition(
-            "True",
-            "Applied",
-            format!("all {all} Descriptions are applied, tree {desired}"),
-        );
+        let message = match all {
+            0 => format!("there is nothing to apply, tree {desired}"),
+            1 => format!("1 Description is applied, tree {desired}"),
+            _ => format!("all {all} Descriptions are applied, tree {desired}"),
+        };
+        return condition("True", "Applied", message);
     }
     let failing: Vec<_> = live
         .descriptions
@@ -147,10 +150,10 @@ pub(super) fn synced_condition(live: Option<&Live>, desired: ObjectId, (all, don
         return condition("False", "Failed", format!("{count} of {all} fail: {names}: {}", first.reason));
     }
     if live.is_connected() {
-        return condition("False", "Applying", format!("{done} of {all} Descriptions are applied"));
+        return condition("False", "Applying", format!("applied: {done} of {}", counted(all, "Description")));
     }
     let message =
-        format!("{done} of {all} Descriptions are applied; the rest, tree {desired}, is delivered when the agent is back");
+        format!("applied: {done} of {}; the rest, tree {desired}, is delivered when the agent is back", counted(all, "Description"));
     condition("False", "Offline", message)
 }
 

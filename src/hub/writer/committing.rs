@@ -10,7 +10,7 @@ use super::{Cause, Phases, Writer};
 use crate::core::ids::ObjectId;
 use crate::core::pipeline::Outcome;
 use crate::core::state::{CommitMessage, NewObject};
-use crate::core::text::with_causes;
+use crate::core::text::{counted, with_causes};
 use crate::git::{Commit, Git, WriteError};
 
 impl Writer {
@@ -132,9 +132,10 @@ fn subject(outcome: &Outcome) -> String {
     let bindings = state.subscriptions.values().map(|state| state.bindings.clusters.len());
     let descriptions: usize = bindings.sum();
     format!(
-        "{} clusters, {} Subscriptions, {descriptions} Descriptions",
-        state.managed_clusters.len(),
-        state.subscriptions.len()
+        "{}, {}, {}",
+        counted(state.managed_clusters.len(), "cluster"),
+        counted(state.subscriptions.len(), "Subscription"),
+        counted(descriptions, "Description")
     )
 }
 

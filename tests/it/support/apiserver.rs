@@ -190,7 +190,8 @@ impl ApiServer {
         self.directory.path().join(file)
     }
 
-    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+    /// Its process, unless it is stopped.
+    pub(crate) fn process(&self) -> MutexGuard<'_, Option<Process>> {
         // A test that failed while it held the lock left a whole value behind.
         self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
