@@ -210,8 +210,10 @@ async fn agent(hub: HubAddress, config: Arc<rustls::ClientConfig>) -> impl Sized
         .await
         .unwrap();
     let (mut sender, receiver) = control::split::<ToHub, ToAgent>(stream);
-    let hello: Hello =
-        serde_json::from_value(serde_json::json!({"protocol": 1, "agentVersion": "bench", "clusterId": CLUSTER})).unwrap();
+    let hello: Hello = serde_json::from_value(
+        serde_json::json!({"protocol": branchline::wire::version::NEWEST, "agentVersion": "bench", "clusterId": CLUSTER}),
+    )
+    .unwrap();
     sender.send(&ToHub::Hello(Box::new(hello)), b"").await.unwrap();
     (tunnel, sender, receiver)
 }

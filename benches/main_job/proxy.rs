@@ -67,6 +67,12 @@ pub(crate) fn run() {
     let runtime = Runtime::new().unwrap();
     let (way, agent) = Way::open(&runtime, "edge-1", &hub, &child, bulk);
     let (other, _agent) = Way::open(&runtime, "edge-2", &hub, &elsewhere, bulk);
+    let processes = [
+        ("API server", child.process().as_ref().map_or(0, Process::id)),
+        ("client", std::process::id()),
+        ("hub", hub.id()),
+        ("agent", agent.id()),
+    ];
     if wanted("small") {
         heading("proxy: a small GET, one after the other");
         runtime.block_on(way.small());
@@ -74,16 +80,11 @@ pub(crate) fn run() {
     if wanted("list") {
         heading("proxy: a list of 50 MB");
         add_large_list(&child);
-        runtime.block_on(way.list([
-            ("API server", child.process().as_ref().map_or(0, Process::id)),
-            ("client", std::process::id()),
-            ("hub", hub.id()),
-            ("agent", agent.id()),
-        ]));
+        runtime.block_on(way.list(processes));
     }
     if wanted("rate") {
         heading("proxy: small GETs by 8 clients at once");
-        runtime.block_on(way.rate());
+        runtime.block_on(way.rate(processes));
     }
     if wanted("busy") {
         heading("proxy: a small GET while something large goes through the same tunnel");
@@ -97,6 +98,41 @@ pub(crate) fn run() {
             heading(&format!("proxy: hub memory per idle watch, {protocol}"));
             way.idle(&runtime, &hub, http2);
         }
+    }
+}
+
+/// Who has a part in a request: names and process ids.
+type Processes = [(&'static str, u32); 4];
+
+/// Processor time that they had, in ms.
+struct Work {
+    processes: Processes,
+    done: [f64; 4],
+}
+
+impl Work {
+    fn new(processes: Processes) -> Self {
+        Work {
+            processes,
+            done: [0.0; 4],
+        }
+    }
+
+    /// What this takes of it counts.
+    async fn of<T>(&mut self, job: impl Future<Output = T>) -> T {
+        let before = self.processes.map(|(_, id)| processor_ms(id));
+        let result = job.await;
+        for ((done, before), (_, id)) in self.done.iter_mut().zip(before).zip(self.processes) {
+            *done += processor_ms(id) - before;
+        }
+        result
+    }
+
+    /// The share of each of so many.
+    fn each(&self, number: f64) -> String {
+        let each = self.processes.iter().zip(self.done);
+        let each: Vec<String> = each.map(|((name, _), done)| format!("{name} {:.0}", done / number)).collect();
+        each.join("   ")
     }
 }
 
@@ -154,40 +190,45 @@ impl Way {
         goal("P50 later than direct", with.median() - without.median(), LATER_GOAL_MS, "ms");
     }
 
-    async fn list(&self, processes: [(&str, u32); 4]) {
+    async fn list(&self, processes: Processes) {
         let (mut direct, mut through) = (self.child.connect().await, self.hub.connect().await);
         let path = self.through(LIST);
         let (mut without, mut with) = (Samples::default(), Samples::default());
-        let mut work = processes.map(|_| [0.0; 2]);
+        let mut work = [Work::new(processes), Work::new(processes)];
         let rounds = many(20).max(3);
         for _ in 0..rounds {
-            let begin = processes.map(|(_, id)| processor_ms(id));
-            without.add(throughput(&mut direct, LIST).await);
-            let middle = processes.map(|(_, id)| processor_ms(id));
-            with.add(throughput(&mut through, &path).await);
-            for (index, (_, id)) in processes.into_iter().enumerate() {
-                work[index][0] += middle[index] - begin[index];
-                work[index][1] += processor_ms(id) - middle[index];
-            }
+            without.add(work[0].of(throughput(&mut direct, LIST)).await);
+            with.add(work[1].of(throughput(&mut through, &path)).await);
         }
-        for (index, (way, samples)) in [("direct", &without), ("through hub and tunnel", &with)].into_iter().enumerate() {
-            line(way, &samples.spread("MB/s"));
-            let each = processes.iter().zip(&work);
-            let each = each.map(|((name, _), work)| format!("{name} {:.0}", work[index] / rounds as f64));
-            line("  processor time of a list, ms", &each.collect::<Vec<_>>().join("   "));
-        }
+        let rounds = rounds as f64;
+        line("direct", &without.spread("MB/s"));
+        line("  processor time of a list, ms", &work[0].each(rounds));
+        line("through hub and tunnel", &with.spread("MB/s"));
+        line("  processor time of a list, ms", &work[1].each(rounds));
         at_least("P50 of direct's P50", with.median() / without.median(), LIST_GOAL, "x");
     }
 
-    async fn rate(&self) {
+    async fn rate(&self, processes: Processes) {
         let period = Duration::from_millis(many(4_000) as u64);
         let (mut without, mut with) = (Samples::default(), Samples::default());
+        let (mut work, mut requests) = ([Work::new(processes), Work::new(processes)], [0.0; 2]);
+        let path = self.through(SMALL);
         for _ in 0..many(5).max(2) {
-            without.add(requests_per_second(&self.child, SMALL, period).await);
-            with.add(requests_per_second(&self.hub, &self.through(SMALL), period).await);
+            let rates = [
+                work[0].of(requests_per_second(&self.child, SMALL, period)).await,
+                work[1].of(requests_per_second(&self.hub, &path, period)).await,
+            ];
+            without.add(rates[0]);
+            with.add(rates[1]);
+            for (requests, rate) in requests.iter_mut().zip(rates) {
+                // In thousands, so that each took so many millionths of a second.
+                *requests += rate * period.as_secs_f64() / 1000.0;
+            }
         }
         line("direct", &without.spread("/s"));
+        line("  processor time of a request, µs", &work[0].each(requests[0]));
         line("through hub and tunnel", &with.spread("/s"));
+        line("  processor time of a request, µs", &work[1].each(requests[1]));
         at_least("P50 of direct's P50", with.median() / without.median(), RATE_GOAL, "x");
     }
 

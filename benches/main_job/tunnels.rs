@@ -156,7 +156,7 @@ async fn agent(hub: HubAddress, cluster: ClusterId, tls: Arc<rustls::ClientConfi
 /// What an agent of an ordinary cluster says.
 fn hello(cluster: &ClusterId) -> Value {
     let sum = json!({"cpu": "48", "memory": "197568Mi", "pods": "330", "ephemeral-storage": "1200Gi"});
-    json!({"protocol": 1, "agentVersion": "bench", "clusterId": cluster, "status": {
+    json!({"protocol": branchline::wire::version::NEWEST, "agentVersion": "bench", "clusterId": cluster, "status": {
         "lastObservedTime": "2026-01-01T00:00:00Z", "k8sVersion": "v1.35.4", "agentVersion": "0.1.0", "platform": "linux/amd64",
         "apiserverURL": "https://10.96.0.1:443", "healthz": true, "livez": true, "readyz": true, "useSocket": true,
         "allocatable": sum, "capacity": sum, "clusterCIDR": "10.244.0.0/16", "serviceCIDR": "10.96.0.0/16",

@@ -86,6 +86,7 @@ mod tests {
             groups: vec!["branchline:admins".into(), "dev".into()],
             extra: BTreeMap::from([("example.org/scopes".to_owned(), vec!["view".to_owned()])]),
             class: RequestClass::Short,
+            body: false,
             credential: None,
         }
     }

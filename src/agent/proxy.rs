@@ -1,16 +1,13 @@
-//! Requests that come through the tunnel: served as HTTP/1.1, sent on to the cluster's API server in the name of the user in the stream's
+//! Requests that come through the tunnel: sent on to the cluster's API server in the name of the user in the stream's
 //! header, by the cluster's own credential there, or to a service that the cluster's owner allows, in nobody's. The API server decides what
 //! that user may do; whatever the request itself claims about identity is thrown away.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use serde_json::json;
 
 use super::AgentConfig;
@@ -20,10 +17,8 @@ use crate::core::access::limits::ImpersonationLimits;
 use crate::core::reach::{Reachable, Service, Target};
 use crate::tunnel::TunnelStream;
 use crate::tunnel::control::read_header;
-use crate::tunnel::http::{
-    Body, asks_for_upgrade, full, hand_over, remove_caller_credentials, remove_hop_by_hop, serve, stream as stream_body,
-};
-use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
+use crate::tunnel::http::{Body, full, remove_caller_credentials, remove_hop_by_hop, serve, stream as stream_body};
+use crate::wire::header::{ProxyHeader, StreamHeader};
 
 /// How long a stream may be open without saying what it is for.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,22 +52,18 @@ impl Upstreams {
 /// Serves one stream that the hub opened, until it ends.
 pub(super) async fn serve_stream(mut stream: TunnelStream, upstreams: Upstreams) {
     let header = match tokio::time::timeout(HEADER_TIMEOUT, read_header(&mut stream)).await {
-        Ok(Ok(StreamHeader::Proxy(header))) => Arc::new(header),
+        Ok(Ok(StreamHeader::Proxy(header))) => header,
         Ok(Ok(other)) => return tracing::warn!(?other, "the hub opened a stream that no agent serves"),
         Ok(Err(error)) => return tracing::debug!(%error, "a stream broke off before its header"),
         Err(_) => return tracing::debug!("a stream sent no header"),
     };
-    let last = header.class != RequestClass::Upgrade;
-    let service = service_fn(move |request| {
-        let (header, upstreams) = (header.clone(), upstreams.clone());
-        async move { Ok::<_, Infallible>(answer(request, &header, &upstreams).await) }
-    });
-    if let Err(error) = serve(stream, service, last).await {
-        tracing::debug!(%error, "a proxied connection ended early");
+    let answered = serve(stream, header.body, |request| answer(request, &header, &upstreams));
+    if let Err(error) = answered.await {
+        tracing::debug!(%error, cause = ?std::error::Error::source(&error), "a proxied request ended early");
     }
 }
 
-async fn answer(request: Request<Incoming>, header: &ProxyHeader, upstreams: &Upstreams) -> Response<Body> {
+async fn answer(request: Request<Body>, header: &ProxyHeader, upstreams: &Upstreams) -> Response<Body> {
     let answered = match header.target.parse() {
         Ok(Target::Direct) => to_api_server(request, header, upstreams).await,
         Ok(Target::Service(service)) => to_service(request, &service, upstreams).await,
@@ -84,25 +75,25 @@ async fn answer(request: Request<Incoming>, header: &ProxyHeader, upstreams: &Up
 /// An answer that is boxed because it is a problem and therefore rare.
 type Answer = Result<Response<Body>, Box<Response<Body>>>;
 
-async fn to_api_server(mut request: Request<Incoming>, header: &ProxyHeader, upstreams: &Upstreams) -> Answer {
+async fn to_api_server(mut request: Request<Body>, header: &ProxyHeader, upstreams: &Upstreams) -> Answer {
     let name = name_of(header, &upstreams.limits).map_err(|why| refused(&why))?;
-    let caller = take_over(&mut request);
+    clean(&mut request);
     let headers = request.headers_mut();
     let response = match name {
         Name::Impersonated(identity) => {
             headers.extend(identity);
-            upstreams.cluster.forward(request.map(stream_body)).await
+            upstreams.cluster.forward(request).await
         }
         Name::Own(credential, impersonated) => {
             headers.extend(impersonated);
-            upstreams.cluster.forward_as(&credential, request.map(stream_body)).await
+            upstreams.cluster.forward_as(&credential, request).await
         }
     };
-    Ok(finish(caller, response.map_err(|error| failed(&error))?))
+    Ok(finish(response.map_err(|error| failed(&error))?))
 }
 
 /// Nobody's name goes along: a service has no use for the users of a cluster, and must not learn to trust such headers.
-async fn to_service(mut request: Request<Incoming>, service: &Service, upstreams: &Upstreams) -> Answer {
+async fn to_service(mut request: Request<Body>, service: &Service, upstreams: &Upstreams) -> Answer {
     let services = upstreams.services.as_ref().filter(|_| upstreams.reachable.allows(service));
     let services = services.ok_or_else(|| {
         let authority = service.authority();
@@ -111,34 +102,23 @@ async fn to_service(mut request: Request<Incoming>, service: &Service, upstreams
              `branchline agent --allow-proxy-to {authority}`"
         ))
     })?;
-    let caller = take_over(&mut request);
-    let response = services.forward(service, request.map(stream_body)).await;
-    Ok(finish(caller, response.map_err(|error| failed(&error))?))
+    clean(&mut request);
+    let response = services.forward(service, request).await;
+    Ok(finish(response.map_err(|error| failed(&error))?))
 }
 
-/// Leaves in a request what the next server may see, and gives the caller's connection if it is to be handed over.
-fn take_over(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
-    let caller = asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut *request));
+/// Leaves in a request what the next server may see.
+fn clean(request: &mut Request<Body>) {
     let headers = request.headers_mut();
     remove_caller_credentials(headers);
     remove_hop_by_hop(headers);
     headers.remove(http::header::HOST);
-    caller
 }
 
-fn finish(caller: Option<OnUpgrade>, mut response: Response<Incoming>) -> Response<Body> {
-    match caller {
-        Some(caller) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            hand_over(caller, hyper::upgrade::on(&mut response));
-        }
-        Some(_) => {
-            remove_hop_by_hop(response.headers_mut());
-            // The caller may have sent data of the new protocol already, so its connection cannot be used again.
-            response
-                .headers_mut()
-                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        None => remove_hop_by_hop(response.headers_mut()),
+/// An answer as it goes on; one that switches protocols keeps what says so.
+fn finish(mut response: Response<Incoming>) -> Response<Body> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        remove_hop_by_hop(response.headers_mut());
     }
     response.map(stream_body)
 }

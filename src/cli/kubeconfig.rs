@@ -44,12 +44,19 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, CliError> {
     let (config, clusters) = runtime()?.block_on(contexts(args))?;
     if !args.merge {
         out.text(&yaml::emit(&config));
-        out.note(&format!("{}; next: put this into a file, or add --merge", counted(clusters, "cluster")));
+        out.note(&format!(
+            "{}; next: put this into a file, or add --merge",
+            counted(clusters, "cluster")
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     let path = default_kubeconfig();
     merge_into(&path, &config)?;
-    out.line(&format!("{}: contexts for the hub and {}", path.display(), counted(clusters, "cluster")));
+    out.line(&format!(
+        "{}: contexts for the hub and {}",
+        path.display(),
+        counted(clusters, "cluster")
+    ));
     out.note(&format!(
         "next: kubectl --context {}{HUB_CONTEXT} get managedclusters -A",
         args.prefix

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Response;
@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::audit::AuditRecord;
 use super::auth::Caller;
 use crate::core::access::{Need, Refusal};
+use crate::tunnel::AbortHandle;
 use crate::tunnel::http::{Body, BoxError};
 
 const ENDED: &str = "the right to this request has ended, or the credential that it came with";
@@ -37,6 +38,8 @@ pub struct Lease {
     caller: Caller,
     need: Need,
     cut: CancellationToken,
+    /// Breaks off what goes on at a cluster, though a client that stands still reads nothing of it.
+    breaks_off: Mutex<Option<AbortHandle>>,
     standing: Standing,
 }
 
@@ -54,6 +57,7 @@ impl Leases {
             caller,
             need,
             cut: CancellationToken::new(),
+            breaks_off: Mutex::new(None),
             standing: Arc::clone(&self.standing),
         });
         lock(&self.standing).insert(number, Arc::downgrade(&lease));
@@ -75,13 +79,30 @@ impl Leases {
                     user = lease.caller.user.name,
                     "a request that goes on is cut: its right or credential has ended"
                 );
-                lease.cut.cancel();
+                lease.end();
             }
         }
     }
 }
 
 impl Lease {
+    fn end(&self) {
+        self.cut.cancel();
+        let breaks_off = self.breaks_off.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = breaks_off {
+            stream.abort();
+        }
+    }
+
+    /// What is broken off when the right ends.
+    pub fn breaks_off(&self, stream: AbortHandle) {
+        *self.breaks_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        // It may have ended before.
+        if self.cut.is_cancelled() {
+            self.end();
+        }
+    }
+
     /// Cancelled when the right ends.
     pub fn ended(&self) -> CancellationToken {
         self.cut.clone()
@@ -99,10 +120,20 @@ impl Lease {
 
     /// The response, its body bound to this lease.
     pub fn bind(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+        self.bind_body(response, None)
+    }
+
+    /// The same for an answer of a cluster, whose bytes are counted.
+    pub fn bind_counted(self: &Arc<Self>, response: Response<Body>, record: Arc<AuditRecord>) -> Response<Body> {
+        self.bind_body(response, Some(record))
+    }
+
+    fn bind_body(self: &Arc<Self>, response: Response<Body>, record: Option<Arc<AuditRecord>>) -> Response<Body> {
         response.map(|body| {
             LeasedBody {
                 body,
                 ended: Box::pin(self.cut.clone().cancelled_owned()),
+                record,
                 _lease: Arc::clone(self),
             }
             .boxed_unsync()
@@ -129,6 +160,7 @@ impl Drop for Lease {
 struct LeasedBody {
     body: Body,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    record: Option<Arc<AuditRecord>>,
     /// Stands for as long as the body does.
     _lease: Arc<Lease>,
 }
@@ -141,7 +173,11 @@ impl hyper::body::Body for LeasedBody {
         if self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(ENDED.into())));
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some(record), Some(Ok(frame))) = (&self.record, &frame) {
+            record.count(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

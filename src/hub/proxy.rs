@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use tracing::debug;
 
 use super::answer::{refused, refused_discovery};
 use super::audit::AuditRecord;
 use super::auth::Child;
 use super::gate::{Admitted, Gate};
+use super::lease::Lease;
 use super::listener::Peer;
 use super::passed_request::{audited, class_of, decided_on, prepare};
 use super::socket_path::Proxied;
@@ -20,7 +22,7 @@ use crate::core::access::{Refusal, User};
 use crate::core::ids::ClusterId;
 use crate::core::reach::Target;
 use crate::tunnel::control::announce;
-use crate::tunnel::http::{Body, forward_until};
+use crate::tunnel::http::{Answered, Body, asks_for_upgrade, exchange, hand_over_until, has_body};
 use crate::tunnel::{OpenError, TunnelHandle, TunnelStream};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
@@ -154,22 +156,23 @@ impl<T: Tunnels> Proxy<T> {
         let lookup = self.told_to(&admitted.caller.user, lookup);
         let (id, tunnel) = online(&asked.cluster, lookup)?;
         let class = class_of(&request);
+        let caller = asks_for_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         prepare(&mut request, &id, &asked.rest, peer.address.ip())?;
         let lease = Arc::clone(&admitted.lease);
         let answer = async {
-            let stream = open(&tunnel, &admitted, &asked.target, class).await?;
-            let stream = lease.bind_stream(stream, Arc::clone(record));
-            within(class, &id, forward_until(stream, request, lease.ended())).await
+            let stream = open(&tunnel, &admitted, &asked.target, class, has_body(&request))?;
+            within(class, &id, exchange(stream, request)).await
         };
         let answered = lease.during(answer).await??;
-        answered.map_err(|error| {
+        let answered = answered.map_err(|error| {
             debug!(cluster = %id, error = %error, cause = ?std::error::Error::source(&error), "a proxied request broke off");
             Refusal::new(
                 502,
                 "BadGateway",
                 format!("the tunnel to cluster {id} broke the request off: {error}; see whether it is still connected"),
             )
-        })
+        })?;
+        Ok(bound(answered, caller, &lease, record))
     }
 
     /// Without the clusters that the user may not reach, of which there is nothing to hear.
@@ -231,8 +234,24 @@ fn unknown(asked: &str, near: &[String]) -> String {
     }
 }
 
-async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class: RequestClass) -> Result<TunnelStream, Refusal> {
-    let mut stream = tunnel.open().map_err(|error| not_opened(&error))?;
+/// What was answered goes on for as long as its lease.
+fn bound(answered: Answered, caller: Option<OnUpgrade>, lease: &Arc<Lease>, record: &Arc<AuditRecord>) -> Response<Body> {
+    lease.breaks_off(answered.abort);
+    if let (Some(caller), Some(stream)) = (caller, answered.switched) {
+        let stream = lease.bind_stream(stream, Arc::clone(record));
+        hand_over_until(caller, stream, lease.ended());
+    }
+    lease.bind_counted(answered.response, Arc::clone(record))
+}
+
+fn open(
+    tunnel: &TunnelHandle,
+    admitted: &Admitted,
+    target: &Target,
+    class: RequestClass,
+    body: bool,
+) -> Result<TunnelStream, Refusal> {
+    let stream = tunnel.open().map_err(|error| not_opened(&error))?;
     // With a credential of its own nobody is impersonated, by no agent.
     let user = match &admitted.credential {
         Some(_) => User::default(),
@@ -244,11 +263,11 @@ async fn open(tunnel: &TunnelHandle, admitted: &Admitted, target: &Target, class
         groups: user.groups,
         extra: user.extra,
         class,
+        body,
         // A service has no use for a credential of its cluster.
         credential: admitted.credential.clone().filter(|_| *target == Target::Direct),
     });
-    announce(&mut stream, &header)
-        .map_err(|error| unavailable(format!("the request could not be sent to the agent: {error}")))?;
+    announce(&stream, &header).map_err(|error| unavailable(format!("the request could not be sent to the agent: {error}")))?;
     Ok(stream)
 }
 

@@ -116,7 +116,8 @@ impl Router {
             return None;
         }
         let resource = printable(&asked.resource);
-        let message = format!("the hub itself has no {resource}: use the context of a cluster; `branchline kubeconfig` writes them");
+        let message =
+            format!("the hub itself has no {resource}: use the context of a cluster; `branchline kubeconfig` writes them");
         Some(Refusal::new(404, "NotFound", message))
     }
 

@@ -41,9 +41,10 @@ pub async fn write_header<IO: AsyncWrite + Unpin>(stream: &mut IO, header: &Stre
     Ok(stream.flush().await?)
 }
 
-/// The same for a stream on which something else follows at once: the header goes out with its first bytes, in one piece.
-pub fn announce(stream: &mut TunnelStream, header: &StreamHeader) -> Result<(), ControlError> {
-    stream.begin_with(&header::encode(header)?);
+/// The same for a new stream on which something else follows at once: the header goes out with its first bytes, in one piece.
+pub fn announce(stream: &TunnelStream, header: &StreamHeader) -> Result<(), ControlError> {
+    // There is room: a header is far shorter than what a stream may send unasked.
+    stream.stage(&header::encode(header)?);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 //! The tunnel between hub and agent, used by both ends: websocket frames as a byte stream, keep-alive, a multiplexer that carries
-//! many streams in either direction, the control stream's reader and writer, and the forwarding of HTTP/1.1 over one stream.
+//! many streams in either direction, the control stream's reader and writer, and the way of a request and its answer through one stream.
 //! Knows nothing of clusters, certificates' meaning or who may do what.
 //!
 //! One task per tunnel owns the connection (the driver). Streams queue for it in turns, with bounded memory each, so that no lock is held while
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 pub use handle::{OpenError, TunnelHandle};
 pub use settings::{KeepAlive, TunnelSettings};
-pub use stream::TunnelStream;
+pub use stream::{AbortHandle, TunnelStream};
 
 /// Which end of the tunnel this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

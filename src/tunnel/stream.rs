@@ -1,9 +1,10 @@
 //! One stream of a tunnel: its state, which the tunnel's driver shares with whoever holds it, and the reader and writer. Takes its place in the
 //! tunnel's limits as long as it lives; dropped without a shutdown it is reset.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -72,7 +73,8 @@ impl Stream {
     }
 }
 
-/// A stream of a tunnel. `shutdown` ends it in order; dropping it before resets it, and the peer's reads fail.
+/// A stream of a tunnel. `shutdown` ends what is written in order. Dropped before both ends have done so it is reset: the peer reads what was written
+/// before, and its writes fail.
 #[derive(Debug)]
 pub struct TunnelStream(Arc<Stream>);
 
@@ -82,10 +84,66 @@ impl TunnelStream {
         TunnelStream(shared)
     }
 
-    /// Puts bytes before everything that will be written; they go out with it, or with a flush. Nothing may have been written yet, and they must be
-    /// far fewer than a stream may send unasked.
-    pub(super) fn begin_with(&mut self, prelude: &[u8]) {
-        self.0.lock().begin_with(prelude, &self.0.connection.spare);
+    /// Puts bytes behind what was written that go out with what is written next, or with a flush; how many of them there was room for.
+    pub(super) fn stage(&self, bytes: &[u8]) -> usize {
+        self.0.lock().stage(bytes, &self.0.connection.spare)
+    }
+
+    /// Writes all of this.
+    pub(super) async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| self.poll_send(cx, &[IoSlice::new(bytes)])).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    fn poll_send(&self, cx: &Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = self.0.lock().poll_write(cx, pieces, &self.0.connection.spare);
+        let (written, queues) = ready!(polled)?;
+        self.queue(queues);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Sends what was staged.
+    pub(super) fn push(&self) {
+        let queues = self.0.lock().flush();
+        self.queue(queues);
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        let finished = self.0.lock().finish();
+        self.queue(finished?);
+        Ok(())
+    }
+
+    /// The next bytes as they came; none at the end.
+    pub(super) fn poll_chunk(&self, cx: &Context<'_>) -> Poll<io::Result<Bytes>> {
+        let polled = self.0.lock().poll_chunk(cx);
+        let (chunk, queues) = ready!(polled)?;
+        self.queue(queues);
+        Poll::Ready(Ok(chunk))
+    }
+
+    /// Puts bytes back that were read.
+    pub(super) fn unread(&self, bytes: Bytes) {
+        self.0.lock().unread(bytes);
+    }
+
+    /// Whether the peer has finished, and everything is read.
+    pub(super) fn is_ended(&self) -> bool {
+        self.0.lock().is_ended()
+    }
+
+    /// Waits until it breaks off: the peer has reset it, the tunnel is lost, or it was aborted.
+    pub(super) async fn over(&self) {
+        poll_fn(|cx| self.0.lock().poll_over(cx)).await;
+    }
+
+    /// What breaks it off, whoever holds it.
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle(Arc::downgrade(&self.0))
     }
 
     /// Lets the driver know that there is something to send.
@@ -110,10 +168,7 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let polled = self.0.lock().poll_write(cx, pieces, &self.0.connection.spare);
-        let (written, queues) = ready!(polled)?;
-        self.queue(queues);
-        Poll::Ready(Ok(written))
+        self.poll_send(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -121,15 +176,32 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let queues = self.0.lock().flush();
-        self.queue(queues);
+        self.push();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let finished = self.0.lock().finish();
-        self.queue(finished?);
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.finish())
+    }
+}
+
+/// Breaks a stream off while somebody else holds it, who may stand still: the peer hears of it at once, and what was not read is lost.
+#[derive(Debug)]
+pub struct AbortHandle(Weak<Stream>);
+
+impl AbortHandle {
+    /// Breaks it off.
+    pub fn abort(&self) {
+        let Some(stream) = self.0.upgrade() else { return };
+        let mut state = stream.lock();
+        let (queues, received) = state.abort();
+        let wakers = state.wakers();
+        drop(state);
+        if queues {
+            stream.connection.queue(&stream);
+        }
+        wakers.wake();
+        drop(received);
     }
 }
 

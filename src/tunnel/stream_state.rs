@@ -16,6 +16,8 @@ use super::window::{Traffic, Window};
 
 /// So much may wait in a stream to be sent.
 const MOST_UNSENT: usize = 512 << 10;
+/// The least room of a body, so that what opens a stream gets into one frame.
+const LEAST_BODY: usize = 2 << 10;
 
 /// A stream's state.
 #[derive(Debug)]
@@ -39,12 +41,14 @@ pub(super) struct State {
     finish_sent: bool,
     /// It broke off: the peer reset it, or the tunnel was lost.
     broken: bool,
-    /// Nobody holds it any more.
+    /// Nobody holds it any more, or it was aborted.
     dropped: bool,
     /// Whether it stands in the queue of those that have something to send.
     queued: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Who waits for its break.
+    watcher: Option<Waker>,
     /// Its places in the limits, until nobody holds it any more.
     slots: Option<Slots>,
 }
@@ -75,11 +79,11 @@ impl Slots {
 /// Whom to wake, once nothing is locked.
 #[derive(Default)]
 #[must_use]
-pub(super) struct Wakers(Option<Waker>, Option<Waker>);
+pub(super) struct Wakers([Option<Waker>; 3]);
 
 impl Wakers {
     pub(super) fn wake(self) {
-        for waker in [self.0, self.1].into_iter().flatten() {
+        for waker in self.0.into_iter().flatten() {
             waker.wake();
         }
     }
@@ -115,6 +119,7 @@ impl State {
             queued: false,
             reader: None,
             writer: None,
+            watcher: None,
             slots: None,
         }
     }
@@ -146,11 +151,11 @@ impl State {
     }
 
     fn can_read(&self) -> bool {
-        self.unread > 0 || self.ended || self.broken
+        self.unread > 0 || self.ended || self.is_over()
     }
 
     fn can_write(&self) -> bool {
-        self.room() > 0 || self.broken
+        self.room() > 0 || self.is_over()
     }
 
     /// Whether it has something to send and does not queue yet; from now on it does.
@@ -177,12 +182,13 @@ impl State {
             body,
             more: self.queued,
             over,
-            wakers: Wakers(None, self.can_write().then(|| self.writer.take()).flatten()),
+            wakers: Wakers([self.can_write().then(|| self.writer.take()).flatten(), None, None]),
         })
     }
 
     fn next(&mut self, traffic: &Traffic, headroom: &mut usize) -> Option<(Kind, usize, u16, BytesMut)> {
-        if self.is_given_up() && self.unsent.is_empty() {
+        let all_is_sent = self.unsent.is_empty() && self.finished == self.finish_sent;
+        if self.is_given_up() && all_is_sent {
             // Of a stream that the peer has not heard of there is nothing to reset.
             self.broken = true;
             return (self.first != SYN).then(|| (Kind::Data, 0, RST, BytesMut::new()));
@@ -204,15 +210,20 @@ impl State {
         (length > 0 || last).then_some((Kind::Data, length, flags, body))
     }
 
-    /// Whether its holder left without a shutdown. After one it is not reset, though the peer may still speak: that would take the answer away from
-    /// a peer that is still writing its question.
+    /// Whether its holder left before both ends had finished. The peer hears of it behind all that was written: what it still says nobody reads, and
+    /// what it reads is there before the reset.
     fn is_given_up(&self) -> bool {
-        self.dropped && !self.finished
+        self.dropped && !(self.finished && self.ended)
     }
 
-    /// Whether nothing more goes out, and nothing that comes matters.
+    /// Whether both ends have finished.
     pub(super) fn is_done(&self) -> bool {
-        self.finish_sent && (self.ended || self.dropped)
+        self.finish_sent && self.ended
+    }
+
+    /// Whether it broke off, from either side.
+    fn is_over(&self) -> bool {
+        self.broken || self.dropped
     }
 
     fn has_more(&self) -> bool {
@@ -258,7 +269,7 @@ impl State {
     fn body(&mut self, bytes: usize, spare: &Spare) -> &mut BytesMut {
         let is_full = |body: &BytesMut| body.len() == body.capacity();
         if self.unsent.back().is_none_or(is_full) {
-            let body = match bytes.max(self.waiting) {
+            let body = match bytes.max(self.waiting).max(LEAST_BODY) {
                 few if few < LONGEST_BODY => BytesMut::with_capacity(few),
                 _ => spare.take(),
             };
@@ -283,10 +294,11 @@ impl State {
 
     /// Whoever waits for what there is now.
     pub(super) fn wakers(&mut self) -> Wakers {
-        Wakers(
+        Wakers([
             self.can_read().then(|| self.reader.take()).flatten(),
             self.can_write().then(|| self.writer.take()).flatten(),
-        )
+            self.is_over().then(|| self.watcher.take()).flatten(),
+        ])
     }
 
     /// Somebody holds it from now on.
@@ -294,25 +306,74 @@ impl State {
         self.slots = Some(slots);
     }
 
-    /// Puts bytes before everything that will be written.
-    pub(super) fn begin_with(&mut self, prelude: &[u8], spare: &Spare) {
-        self.write(&[IoSlice::new(prelude)], spare);
+    /// Writes as much as there is room for, and does not queue for it; how much that was.
+    pub(super) fn stage(&mut self, bytes: &[u8], spare: &Spare) -> usize {
+        match self.is_over() || self.finished {
+            true => 0,
+            false => self.write(&[IoSlice::new(bytes)], spare),
+        }
+    }
+
+    /// Puts bytes back that were read.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.unread += bytes.len();
+            self.received.push_front(bytes);
+        }
+    }
+
+    /// Whether the peer has finished, and everything is read.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended && self.unread == 0
     }
 
     /// Reads; whether it has to queue after that.
     pub(super) fn poll_read(&mut self, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         if self.unread > 0 {
             self.read(buffer);
-            let is_due = !self.broken && !self.ended && self.window.is_due(self.unread);
-            return Poll::Ready(Ok(is_due && self.queues()));
+            return Poll::Ready(Ok(self.grants()));
         }
-        if self.ended || buffer.remaining() == 0 {
-            return Poll::Ready(Ok(false));
+        match buffer.remaining() {
+            0 => Poll::Ready(Ok(false)),
+            _ => self.poll_end(cx).map_ok(|()| false),
+        }
+    }
+
+    /// Takes the next bytes as they came, none at the end; and whether it has to queue after that.
+    pub(super) fn poll_chunk(&mut self, cx: &Context<'_>) -> Poll<io::Result<(Bytes, bool)>> {
+        if let Some(chunk) = self.received.pop_front() {
+            self.unread -= chunk.len();
+            return Poll::Ready(Ok((chunk, self.grants())));
+        }
+        self.poll_end(cx).map_ok(|()| (Bytes::new(), false))
+    }
+
+    /// Whether it has to queue to give the peer credit.
+    fn grants(&mut self) -> bool {
+        !self.broken && !self.ended && self.window.is_due(self.unread) && self.queues()
+    }
+
+    /// Where nothing is left to read.
+    fn poll_end(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.dropped {
+            return Poll::Ready(Err(broken()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(()));
         }
         if self.broken {
             return Poll::Ready(Err(broken()));
         }
         remember(&mut self.reader, cx);
+        Poll::Pending
+    }
+
+    /// Ready when it breaks off, from either side.
+    pub(super) fn poll_over(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_over() {
+            return Poll::Ready(());
+        }
+        remember(&mut self.watcher, cx);
         Poll::Pending
     }
 
@@ -323,7 +384,7 @@ impl State {
         pieces: &[IoSlice<'_>],
         spare: &Spare,
     ) -> Poll<io::Result<(usize, bool)>> {
-        if self.broken || self.finished {
+        if self.is_over() || self.finished {
             return Poll::Ready(Err(broken()));
         }
         if pieces.iter().all(|piece| piece.is_empty()) {
@@ -354,13 +415,19 @@ impl State {
         Ok(self.queues())
     }
 
-    /// Nobody holds it any more: whether it has to queue for that, and what is given back.
-    pub(super) fn leave(&mut self) -> (bool, impl Sized + use<>) {
+    /// Whoever holds it shall let it go: what waits to be read is thrown away, and there is nothing else to come. Whether it has to queue for that.
+    pub(super) fn abort(&mut self) -> (bool, impl Sized + use<>) {
         self.dropped = true;
         self.unread = 0;
         let received = std::mem::take(&mut self.received);
-        let left = (received, self.reader.take(), self.writer.take(), self.slots.take());
-        (!self.broken && self.is_given_up() && self.queues(), left)
+        (!self.broken && self.is_given_up() && self.queues(), received)
+    }
+
+    /// Nobody holds it any more: whether it has to queue for that, and what is given back.
+    pub(super) fn leave(&mut self) -> (bool, impl Sized + use<>) {
+        let (queues, received) = self.abort();
+        let wakers = [self.reader.take(), self.writer.take(), self.watcher.take()];
+        (queues, (received, wakers, self.slots.take()))
     }
 }
 

@@ -245,19 +245,59 @@ async fn a_drop_sends_what_was_written_and_then_a_reset() {
     );
     let (reset, _) = next(&mut far).await;
     assert_eq!((reset.flags, reset.stream), (RST, head.stream));
-    // Of a stream that ended in order it sends no reset, whatever still comes.
-    far.write_all(&frame(Kind::Data, SYN, 1, 0)).await.unwrap();
-    let mut stream = tunnel.incoming.recv().await.unwrap();
-    stream.write_all(b"answer").await.unwrap();
+    // Of a stream that both ends finished there is no reset; one of them is not enough: the other might speak for ever.
+    for (id, both) in [(1, true), (3, false)] {
+        let flags = if both { SYN | FIN } else { SYN };
+        far.write_all(&frame(Kind::Data, flags, id, 0)).await.unwrap();
+        let mut stream = tunnel.incoming.recv().await.unwrap();
+        stream.write_all(b"answer").await.unwrap();
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        let (head, body) = next(&mut far).await;
+        assert_eq!((head.flags, body.as_slice()), (ACK | FIN, &b"answer"[..]));
+        if !both {
+            let (head, _) = next(&mut far).await;
+            assert_eq!((head.flags, head.stream), (RST, id));
+        }
+        far.write_all(&frame(Kind::Data, 0, id, 0)).await.unwrap();
+        far.write_all(&frame(Kind::Ping, SYN, 0, id)).await.unwrap();
+        let mut pong = [0; HEAD];
+        far.read_exact(&mut pong).await.unwrap();
+        assert_eq!(pong, frame(Kind::Ping, ACK, 0, id));
+    }
+    assert_eq!(tunnel.handle.open_streams(), 0);
+}
+
+#[tokio::test]
+async fn whoever_stands_still_is_broken_off() {
+    let (tunnel, mut far) = by_hand(1 << 20);
+    let mut stream = tunnel.handle.open().unwrap();
+    stream.write_all(b"question").await.unwrap();
     stream.shutdown().await.unwrap();
+    let (head, _) = next(&mut far).await;
+    far.write_all(&frame(Kind::Data, ACK, head.stream, 6)).await.unwrap();
+    far.write_all(b"answer").await.unwrap();
+    let abort = stream.abort_handle();
+    let watching = async {
+        stream.over().await;
+        stream.read_u8().await.unwrap_err().kind()
+    };
+    let aborting = async {
+        tokio::task::yield_now().await;
+        abort.abort();
+        abort.abort();
+    };
+    let (error, ()) = tokio::join!(watching, aborting);
+    assert_eq!(error, std::io::ErrorKind::ConnectionReset);
+    let (reset, _) = next(&mut far).await;
+    assert_eq!((reset.flags, reset.stream), (RST, head.stream));
     drop(stream);
-    let (head, body) = next(&mut far).await;
-    assert_eq!((head.flags, body.as_slice()), (ACK | FIN, &b"answer"[..]));
-    far.write_all(&frame(Kind::Data, 0, 1, 0)).await.unwrap();
+    abort.abort();
     far.write_all(&frame(Kind::Ping, SYN, 0, 7)).await.unwrap();
     let mut pong = [0; HEAD];
     far.read_exact(&mut pong).await.unwrap();
-    assert_eq!(pong, frame(Kind::Ping, ACK, 0, 7));
+    assert_eq!(pong, frame(Kind::Ping, ACK, 0, 7), "there is one reset");
+    assert_eq!(tunnel.handle.open_streams(), 0);
 }
 
 #[tokio::test]

@@ -19,18 +19,18 @@ pub enum StreamHeader {
         /// Version of the framing.
         version: u32,
     },
-    /// One HTTP/1.1 connection; opened by the hub, which is the client.
+    /// One request and its answer; opened by the hub, which asks.
     Proxy(ProxyHeader),
     /// A purpose that this version does not know: the stream is closed.
     #[serde(other)]
     Unknown,
 }
 
-/// Who stands behind a proxied connection and where it goes.
+/// Who stands behind a proxied request and where it goes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyHeader {
-    /// Where the requests go: `direct` is the cluster's own API server.
+    /// Where it goes: `direct` is the cluster's own API server.
     pub target: String,
     /// The user whom the agent impersonates.
     pub user: String,
@@ -42,6 +42,9 @@ pub struct ProxyHeader {
     pub extra: BTreeMap<String, Vec<String>>,
     /// What kind of request comes.
     pub class: RequestClass,
+    /// Whether a body follows its head.
+    #[serde(default)]
+    pub body: bool,
     /// A credential of the cluster itself, in place of impersonation. The user is empty then, so that an agent that does not know this field
     /// refuses the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +112,7 @@ mod tests {
         #[test]
         fn headers_survive_the_wire(user in ".{0,80}", groups in prop::collection::vec(".{0,40}", 0..5)) {
             let header = StreamHeader::Proxy(ProxyHeader {
-                target: "direct".to_owned(), user, groups, extra: BTreeMap::new(), class: RequestClass::Watch, credential: None,
+                target: "direct".to_owned(), user, groups, extra: BTreeMap::new(), class: RequestClass::Watch, body: true, credential: None,
             });
             let bytes = encode(&header).unwrap();
             let (field, json) = bytes.split_first_chunk::<4>().unwrap();
@@ -143,6 +146,7 @@ mod tests {
             groups,
             extra: BTreeMap::new(),
             class: RequestClass::Short,
+            body: false,
             credential: None,
         });
         assert!(matches!(encode(&header), Err(HeaderError::TooLong(_))));

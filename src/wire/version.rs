@@ -1,9 +1,9 @@
 //! Which version of the control protocol two peers speak. Owns the numbers and the rule, not the messages that carry them.
 
-/// The newest version that this build speaks.
-pub const NEWEST: u32 = 1;
+/// The newest version that this build speaks: a stream carries one request and its answer. In version 1 it carried a connection of HTTP/1.1.
+pub const NEWEST: u32 = 2;
 /// The oldest version that this build still speaks.
-pub const OLDEST: u32 = 1;
+pub const OLDEST: u32 = 2;
 
 /// Why two peers cannot talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,10 +45,11 @@ mod tests {
 
     #[test]
     fn the_newest_common_version_is_chosen() {
-        assert_eq!(choose(1), Ok(1));
+        assert_eq!(choose(2), Ok(2));
         assert_eq!(choose(7), Ok(NEWEST), "a newer agent falls back to ours");
-        assert_eq!(choose(0), Err(VersionError::TooOld { theirs: 0 }));
-        assert_eq!(accept(1), Ok(1));
-        assert_eq!(accept(2), Err(VersionError::TooNew { theirs: 2 }));
+        assert_eq!(choose(1), Err(VersionError::TooOld { theirs: 1 }));
+        assert_eq!(accept(2), Ok(2));
+        assert_eq!(accept(1), Err(VersionError::TooOld { theirs: 1 }));
+        assert_eq!(accept(3), Err(VersionError::TooNew { theirs: 3 }));
     }
 }

@@ -223,7 +223,7 @@ impl Hub {
     async fn session(&mut self) -> Session {
         let mut session = within(self.sessions.recv()).await.unwrap();
         let welcome = ToAgent::Welcome {
-            protocol: 1,
+            protocol: branchline::wire::version::NEWEST,
             heartbeat_seconds: 1,
             epoch: 1,
         };

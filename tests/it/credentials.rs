@@ -125,14 +125,23 @@ fn kubectl_says_why_it_gets_nothing() {
     };
     for arguments in [&["get", "pods"][..], &["version"], &["explain", "pod"]] {
         let why = refused("/clusters/berlin", arguments);
-        assert!(why.contains("User \"bob\" cannot") && why.contains("below hub/"), "{arguments:?}: {why}");
+        assert!(
+            why.contains("User \"bob\" cannot") && why.contains("below hub/"),
+            "{arguments:?}: {why}"
+        );
     }
     for path in ["/api/v1/secrets", "/apis/apps/v1/namespaces/a/deployments/b?limit=1"] {
         let why = refused("", &["get", "--raw", path]);
-        assert!(why.contains("NotFound") && why.contains("use the context of a cluster"), "{path}: {why}");
+        assert!(
+            why.contains("NotFound") && why.contains("use the context of a cluster"),
+            "{path}: {why}"
+        );
     }
     let why = refused("", &["get", "managedclusters"]);
-    assert!(why.contains("Forbidden") && why.contains("below hub/"), "what the hub has takes a right: {why}");
+    assert!(
+        why.contains("Forbidden") && why.contains("below hub/"),
+        "what the hub has takes a right: {why}"
+    );
 }
 
 #[test]

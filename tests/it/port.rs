@@ -85,7 +85,7 @@ async fn whoever_may_not_hears_why() {
         ),
         (hub.agent(CLUSTER, false), 403, "its own tunnel and nothing else"),
     ] {
-        let (got, message) = status(hub.get(client, &direct(CLUSTER, "/api")).await).await;
+        let (got, message) = status(hub.get(client, &direct(CLUSTER, "/api/v1/pods")).await).await;
         assert_eq!(got, code, "{message}");
         assert!(message.contains(reason), "{message}");
     }

@@ -26,7 +26,7 @@ use crate::core::ids::ClusterId;
 use crate::core::text::cut;
 use crate::tunnel::TunnelHandle;
 use crate::tunnel::control::announce;
-use crate::tunnel::http::{Body, forward};
+use crate::tunnel::http::{Body, exchange};
 use crate::wire::header::{ProxyHeader, RequestClass, StreamHeader};
 
 const REVIEW_PATH: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
@@ -285,16 +285,17 @@ impl AccountToken {
 
 async fn ask(child: &Child, token: &str) -> Result<(u16, Value), String> {
     let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let mut stream = child.tunnel.open().map_err(|error| failed(&error))?;
+    let stream = child.tunnel.open().map_err(|error| failed(&error))?;
     let header = StreamHeader::Proxy(ProxyHeader {
         target: "direct".to_owned(),
         user: String::new(),
         groups: Vec::new(),
         extra: std::collections::BTreeMap::new(),
         class: RequestClass::Short,
+        body: true,
         credential: Some(ClusterCredential::bearer(token)),
     });
-    announce(&mut stream, &header).map_err(|error| failed(&error))?;
+    announce(&stream, &header).map_err(|error| failed(&error))?;
     let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
     let request = Request::post(REVIEW_PATH)
         .header(header::HOST, child.id.as_str())
@@ -302,7 +303,8 @@ async fn ask(child: &Child, token: &str) -> Result<(u16, Value), String> {
         .header(header::ACCEPT, "application/json")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| failed(&error))?;
-    let response = forward(stream, request).await.map_err(|error| failed(&error))?;
+    let answered = exchange(stream, request).await.map_err(|error| failed(&error))?;
+    let response = answered.response;
     let code = response.status().as_u16();
     let body = whole(response.into_body()).await?;
     Ok((code, serde_json::from_slice(&body).unwrap_or_default()))

@@ -248,7 +248,11 @@ fn synced(desired: usize, progress: &Progress<'_>) -> Condition {
     let (failing, sample) = &progress.failing;
     if let Some((_, reason)) = sample.first() {
         let names: Vec<&str> = sample.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("fails in {failing} of {}: {}: {reason}", counted(desired, "cluster"), names.join(", "));
+        let message = format!(
+            "fails in {failing} of {}: {}: {reason}",
+            counted(desired, "cluster"),
+            names.join(", ")
+        );
         return condition("False", "Failed", message);
     }
     match desired.saturating_sub(progress.done) {
@@ -258,7 +262,11 @@ fn synced(desired: usize, progress: &Progress<'_>) -> Condition {
         left => {
             let names = progress.waiting.join(", ");
             let clusters = counted(desired, "cluster");
-            condition("False", "Waiting", format!("not applied yet in {left} of {clusters}: {names}"))
+            condition(
+                "False",
+                "Waiting",
+                format!("not applied yet in {left} of {clusters}: {names}"),
+            )
         }
     }
 }

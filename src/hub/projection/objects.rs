@@ -150,10 +150,16 @@ pub(super) fn synced_condition(live: Option<&Live>, desired: ObjectId, (all, don
         return condition("False", "Failed", format!("{count} of {all} fail: {names}: {}", first.reason));
     }
     if live.is_connected() {
-        return condition("False", "Applying", format!("applied: {done} of {}", counted(all, "Description")));
+        return condition(
+            "False",
+            "Applying",
+            format!("applied: {done} of {}", counted(all, "Description")),
+        );
     }
-    let message =
-        format!("applied: {done} of {}; the rest, tree {desired}, is delivered when the agent is back", counted(all, "Description"));
+    let message = format!(
+        "applied: {done} of {}; the rest, tree {desired}, is delivered when the agent is back",
+        counted(all, "Description")
+    );
     condition("False", "Offline", message)
 }
 

@@ -1,7 +1,8 @@
-//! HTTP/1.1 over one stream, for both ends: serving it, forwarding a request through it without buffering, handing a connection
-//! over. Decides nothing about who may ask for what.
+//! A request and its answer over one stream, for both ends: sending and serving them without buffering, handing a connection over. Decides nothing
+//! about who may ask for what.
 
-mod forward;
+mod exchange;
+mod head;
 mod headers;
 mod splice;
 
@@ -9,9 +10,10 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
-pub use forward::{ForwardError, forward, forward_until, serve};
+pub use exchange::{Answered, ExchangeError, exchange, has_body, serve};
+pub use head::HeadError;
 pub use headers::{asks_for_upgrade, remove_caller_credentials, remove_hop_by_hop};
-pub use splice::{hand_over, splice};
+pub use splice::{hand_over_until, splice};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

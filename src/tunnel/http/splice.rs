@@ -10,17 +10,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// How long one side of a handed-over connection may go on after the other has finished.
-const LINGER: Duration = Duration::from_secs(60);
+pub(super) const LINGER: Duration = Duration::from_secs(60);
 /// One read, and at most as much that waits between two ends.
 const PIECE: usize = 16 << 10;
 
-/// Hands two upgraded connections over to each other in a task that ends with them.
-pub fn hand_over(caller: OnUpgrade, upstream: OnUpgrade) {
-    hand_over_until(caller, upstream, CancellationToken::new());
-}
-
-/// The same, and both end with the token.
-pub(super) fn hand_over_until(caller: OnUpgrade, upstream: OnUpgrade, ended: CancellationToken) {
+/// Joins an upgraded connection with what it was upgraded for, in a task that ends with them or with the token.
+pub fn hand_over_until<IO>(caller: OnUpgrade, upstream: IO, ended: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Send + 'static,
+{
     tokio::spawn(async move {
         if ended.run_until_cancelled(join(caller, upstream)).await.is_none() {
             debug!("an upgraded connection was cut");
@@ -28,18 +26,18 @@ pub(super) fn hand_over_until(caller: OnUpgrade, upstream: OnUpgrade, ended: Can
     });
 }
 
-async fn join(caller: OnUpgrade, upstream: OnUpgrade) {
-    let (caller, upstream) = match tokio::try_join!(caller, upstream) {
-        Ok(both) => both,
+async fn join<IO: AsyncRead + AsyncWrite>(caller: OnUpgrade, upstream: IO) {
+    let caller = match caller.await {
+        Ok(caller) => caller,
         Err(error) => return debug!(error = %error, "an upgraded connection was not handed over"),
     };
-    if let Err(error) = splice(TokioIo::new(caller), TokioIo::new(upstream), LINGER).await {
+    if let Err(error) = splice(TokioIo::new(caller), upstream, LINGER).await {
         debug!(error = %error, "an upgraded connection ended early");
     }
 }
 
 /// Copies both ways until both ends are done. When one end has finished, the other may go on for `linger`: a peer that never
-/// finishes would keep its stream for ever, because a stream that was half closed cannot be reset.
+/// finishes would keep its stream for ever.
 ///
 /// An end that takes no more bytes may still have something to say, such as a command's exit code: what comes for it is then read and
 /// thrown away. Left unread it would reset the sender's connection, and with it the last words that are on their way there.

@@ -21,7 +21,7 @@ use branchline::hub::revision::Revision;
 use branchline::hub::socket_path::{self, SocketPath};
 use branchline::hub::tls;
 use branchline::tunnel::dial::{DialError, HubAddress, connect, dial};
-use branchline::tunnel::http::{Body, forward, full};
+use branchline::tunnel::http::{Body, full};
 use branchline::tunnel::{Tunnel, TunnelHandle, TunnelSettings, TunnelStream, control, http as streams};
 use branchline::wire::control::{Hello, ToAgent, ToHub};
 use branchline::wire::header::StreamHeader;
@@ -329,7 +329,10 @@ pub(crate) async fn introduce(tunnel: Tunnel, cluster: &str, api: SocketAddr) ->
         .await
         .unwrap();
     let (mut sender, receiver) = control::split(stream);
-    let hello: Hello = serde_json::from_value(json!({"protocol": 1, "agentVersion": "test", "clusterId": cluster})).unwrap();
+    let hello: Hello = serde_json::from_value(
+        json!({"protocol": branchline::wire::version::NEWEST, "agentVersion": "test", "clusterId": cluster}),
+    )
+    .unwrap();
     sender.send(&ToHub::Hello(Box::new(hello)), b"").await.unwrap();
     tokio::spawn(async move {
         while let Some(stream) = incoming.recv().await {
@@ -348,21 +351,21 @@ pub(crate) async fn serve_proxied(mut stream: TunnelStream, api: SocketAddr) {
     let StreamHeader::Proxy(header) = control::read_header(&mut stream).await.unwrap() else {
         panic!("not a proxied stream");
     };
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let header = header.clone();
-        async move {
-            request.headers_mut().insert("impersonate-user", header.user.parse().unwrap());
-            if let Some(token) = header.credential.and_then(|credential| credential.token) {
-                let bearer = format!("Bearer {token}").parse().unwrap();
-                request.headers_mut().insert("authorization", bearer);
-            }
-            for group in &header.groups {
-                request.headers_mut().append("impersonate-group", group.parse().unwrap());
-            }
-            forward(TcpStream::connect(api).await.unwrap(), request).await
+    let answer = async |mut request: Request<Body>| {
+        request.headers_mut().insert("impersonate-user", header.user.parse().unwrap());
+        if let Some(token) = header.credential.as_ref().and_then(|credential| credential.token.as_ref()) {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", bearer);
         }
-    });
-    let _ = streams::serve(stream, service, false).await;
+        for group in &header.groups {
+            request.headers_mut().append("impersonate-group", group.parse().unwrap());
+        }
+        let socket = TokioIo::new(TcpStream::connect(api).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender.send_request(request).await.unwrap().map(streams::stream)
+    };
+    let _ = streams::serve(stream, header.body, answer).await;
 }
 
 /// An API server of a few paths, each for one property of the way to it.
@@ -375,7 +378,8 @@ pub(crate) async fn api_server() -> (SocketAddr, mpsc::UnboundedSender<&'static 
         while let Ok((socket, _)) = listener.accept().await {
             let receiver = Arc::clone(&receiver);
             let service = hyper::service::service_fn(move |request| respond(request, Arc::clone(&receiver)));
-            tokio::spawn(streams::serve(socket, service, false));
+            let server = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(server.serve_connection(TokioIo::new(socket), service).with_upgrades());
         }
     });
     (address, events)

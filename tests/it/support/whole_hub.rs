@@ -264,7 +264,8 @@ impl Candidate {
             .await
             .unwrap();
         let (mut sender, receiver) = control::split(stream);
-        let mut fields = json!({"protocol": 1, "agentVersion": "test", "clusterId": self.cluster});
+        let mut fields =
+            json!({"protocol": branchline::wire::version::NEWEST, "agentVersion": "test", "clusterId": self.cluster});
         for (field, value) in hello.as_object().into_iter().flatten() {
             fields[field] = value.clone();
         }
