@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -35,7 +35,7 @@ use super::client_stream::ClientStream;
 use super::tls::HTTP2;
 use crate::core::access::Identity;
 use crate::net::Gathered;
-use crate::tunnel::http::Body;
+use crate::tunnel::http::{Body, empty};
 
 /// How long to wait after the system refused to accept, mostly because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -244,13 +244,27 @@ async fn answer<A: Application>(
     handed_over: &AtomicBool,
 ) -> Response<Body> {
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let is_bare = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
     let mut response = application.answer(peer, request).await;
+    if is_bare {
+        response = without_body(response);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         handed_over.store(true, Ordering::Relaxed);
     } else if chunked {
         // It may have had a Content-Length besides, of which hyper leaves no trace. Whoever stands in front of this port and goes by that
         // sees other requests in what follows, so nothing may follow (RFC 9112 §6.1).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// An answer to HEAD, which has no body (RFC 9110 §9.3.2); hyper sees to that with HTTP/1.1 alone.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let length = response.body().size_hint().exact();
+    let mut response = response.map(|_| empty());
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
     }
     response
 }

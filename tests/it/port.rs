@@ -161,6 +161,25 @@ async fn http2_users_share_a_connection_and_no_stream() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    let (hub, (api, _events)) = (Hub::start().await, api_server().await);
+    let _agent = hub.join(CLUSTER, api).await;
+    let admin = hub.user("alice", ADMINS);
+    for (path, least) in [("/of-the-hub", 2), (&direct(CLUSTER, "/api"), 10)] {
+        let mut head = request(path);
+        *head.method_mut() = http::Method::HEAD;
+        let old = hub.http(admin.clone()).await.send_request(head).await.unwrap();
+        let head = Request::head(format!("https://localhost{path}")).body(Full::<Bytes>::default());
+        let new = hub.http2(admin.clone()).await.send_request(head.unwrap()).await.unwrap();
+        for answer in [old, new] {
+            let length: usize = answer.headers()["content-length"].to_str().unwrap().parse().unwrap();
+            assert!(answer.status() == 200 && length >= least, "{path}: {answer:?}");
+            assert_eq!(text(answer).await, "");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_is_handed_over_both_ways() {
     let (hub, (api, _events)) = (Hub::start().await, api_server().await);
     let agent = hub.join(CLUSTER, api).await;
