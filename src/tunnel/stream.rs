@@ -127,8 +127,8 @@ impl TunnelStream {
     }
 
     /// Puts bytes back that were read.
-    pub(super) fn unread(&self, bytes: Bytes) {
-        self.0.lock().unread(bytes);
+    pub(super) fn put_back(&self, bytes: Bytes) {
+        self.0.lock().put_back(bytes);
     }
 
     /// Whether the peer has finished, and everything is read.

@@ -315,7 +315,7 @@ impl State {
     }
 
     /// Puts bytes back that were read.
-    pub(super) fn unread(&mut self, bytes: Bytes) {
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.unread += bytes.len();
             self.received.push_front(bytes);

@@ -165,7 +165,7 @@ async fn read_head<T>(stream: &TunnelStream, read: fn(&Bytes) -> Read<T>) -> Res
             }
         };
         if let Some((head, length)) = read(&bytes)? {
-            stream.unread(bytes.slice(length..));
+            stream.put_back(bytes.slice(length..));
             return Ok(head);
         }
         if bytes.len() > MAX_HEAD {
